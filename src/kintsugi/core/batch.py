@@ -1,0 +1,109 @@
+"""A batch of rows with holes: the one thing that flows into a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kintsugi.core.errors import DataError
+
+
+@dataclass
+class Batch:
+    """Rows with holes.
+
+    inputs: name -> ``[B, ...]``; never NaN where seen; what stands in an absent row is never read.
+    present: bool ``[B, M]``: what the model may use; ``present[:, m] == mask[m].any(1)`` where a mask exists.
+    index: int64 ``[B]``: position in the source table; seeds corruption, names the row in reports.
+    target: ``[B, ...]``; target_present: bool ``[B]`` (None: all); weight: float ``[B]``.
+    mask: name -> bool ``[B, T]``: steps (of text, series, table cells) that exist and were seen; absent key: all.
+    context: what is no modality: speaker, time, client.
+    truth: this batch before the view or the augmentation of this step; legal in losses only.
+    severity: float ``[B, M]``, on ``truth`` only: what the augmentation did.
+    """
+
+    names: tuple[str, ...]
+    inputs: dict[str, Tensor]
+    present: Tensor
+    index: Tensor
+    target: Tensor | None = None
+    target_present: Tensor | None = None
+    weight: Tensor | None = None
+    mask: dict[str, Tensor] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
+    truth: Batch | None = None
+    severity: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def device(self) -> torch.device:
+        return self.present.device
+
+    def where(self, keep: Tensor) -> Batch:
+        """The same rows with less to see: ``keep`` is bool ``[B, M]`` or ``[M]``. ``truth`` stays as it is."""
+        present = self.present & keep
+        mask = {name: m & present[:, self.names.index(name), None] for name, m in self.mask.items()}
+        return replace(self, present=present, mask=mask)
+
+    def view(self, keep: Tensor) -> Batch:
+        """Like :meth:`where`, and remembers in ``truth`` what was there before."""
+        seen = self.where(keep)
+        seen.truth = self if self.truth is None else self.truth
+        return seen
+
+    def only(self, *names: str) -> Batch:
+        """Only these modalities are left present."""
+        for name in names:
+            if name not in self.names:
+                raise DataError(f"unknown modality {name!r}; this batch has {', '.join(self.names)}")
+        keep = torch.tensor([name in names for name in self.names], device=self.device)
+        return self.where(keep)
+
+    def dropped(self) -> Batch:
+        """What the view of this step took away, and only that: the complement within ``truth``."""
+        if self.truth is None:
+            return self.where(torch.zeros_like(self.present))
+        return replace(self.truth.where(~self.present), truth=None)
+
+    def rows(self, keep: Tensor) -> Batch:
+        """Some rows: bool ``[B]`` or positions ``[R]``."""
+        return self.map(lambda x: x[keep], lambda c: _context_rows(c, keep))
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Every tensor on this device."""
+        return self.map(lambda x: x.to(device), lambda c: c.to(device) if isinstance(c, Tensor) else c)
+
+    def map(self, change: Callable[[Tensor], Tensor], context: Callable[[Any], Any] = lambda c: c) -> Batch:
+        """The same batch with ``change`` applied to every tensor that has a batch axis."""
+
+        def each(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
+        return Batch(
+            self.names,
+            {name: change(x) for name, x in self.inputs.items()},
+            change(self.present),
+            change(self.index),
+            each(self.target),
+            each(self.target_present),
+            each(self.weight),
+            {name: change(m) for name, m in self.mask.items()},
+            {name: context(c) for name, c in self.context.items()},
+            None if self.truth is None else self.truth.map(change, context),
+            each(self.severity),
+        )
+
+
+def _context_rows(value: Any, keep: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[keep]
+    if isinstance(value, list):
+        positions = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
+        return [value[int(i)] for i in positions]
+    return value

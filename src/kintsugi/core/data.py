@@ -1,0 +1,80 @@
+"""What a method may ask of data. The concrete kind, with files and holes, lives in ``kintsugi.data``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.errors import ConfigError
+from kintsugi.core.schema import Schema
+
+
+class Data(ABC):
+    """Rows with holes, read in batches.
+
+    index: int64 ``[N]``: position of each row in its source; present: bool ``[N, M]`` as a method gets it;
+    target ``[N, ...]`` or None; target_present: bool ``[N]``.
+    """
+
+    schema: Schema
+    name: str
+    index: Tensor
+    present: Tensor
+    target: Tensor | None
+    target_present: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @abstractmethod
+    def batch(self, rows: Tensor) -> Batch:
+        """The rows at these positions (int64 ``[B]``)."""
+
+    @abstractmethod
+    def subset(self, rows: Tensor | Sequence[int]) -> Data:
+        """Only these positions, in this order; ``index`` goes along."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the content and of everything that was done to it."""
+
+    def positions(self, rows: str) -> Tensor:
+        """Positions of the rows that a stage names (see :class:`~kintsugi.core.stage.Stage`)."""
+        here = self.present.any(1)
+        match rows:
+            case "all":
+                keep = here
+            case "complete":
+                keep = self.present.all(1)
+            case "incomplete":
+                keep = here & ~self.present.all(1)
+            case "labelled" | "trusted":  # nothing here says which labels to trust: the labelled ones
+                keep = here & self.target_present
+            case "unlabelled":
+                keep = here & ~self.target_present
+            case _ if rows.startswith("has:"):
+                keep = self.present[:, self.schema.column(rows[4:])]
+            case _:
+                raise ConfigError(f"unknown rows {rows!r}")
+        return keep.nonzero().flatten()
+
+    def batches(self, size: int, rows: Tensor | None = None) -> Iterator[Batch]:
+        """All rows, or these, in order."""
+        order = torch.arange(len(self)) if rows is None else rows
+        for chunk in order.split(size):
+            yield self.batch(chunk)
+
+
+@dataclass
+class Splits:
+    """Training, validation and, where it is asked for, test rows."""
+
+    train: Data
+    val: Data
+    test: Data | None = None

@@ -1,0 +1,90 @@
+"""Encoders turn the rows of one modality into a stream; a user's own module is wrapped into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from kintsugi.core.errors import ConfigError
+from kintsugi.core.features import Stream
+from kintsugi.core.registry import Registry
+from kintsugi.core.schema import Modality
+
+
+class Encoder(nn.Module):
+    """``forward(x, mask) -> Stream`` on present rows only: x ``[R, *shape]``, mask bool ``[R, T]`` or None (all seen).
+
+    What is masked must not influence the output, and a row's output must not depend on other rows in evaluation.
+    """
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        stream: Stream = super().__call__(x, mask)
+        return stream
+
+
+ENCODERS: Registry[Callable[[Modality, int], Encoder]] = Registry("encoder", "kintsugi.encoders")
+
+
+class UserEncoder(Encoder):
+    """A user's module: ``[R, *shape] -> [R, D]``, ``[R, T, D]`` or a map ``[R, C, H, W]``, projected to the width of the model.
+
+    Raises:
+        ConfigError: the module fails on a row of the modality's shape, or its output has another number of axes.
+    """
+
+    def __init__(self, modality: Modality, dim: int, module: nn.Module) -> None:
+        super().__init__()
+        self.modality, self.module = modality, module
+        width = self._probe()
+        self.project = nn.Identity() if width == dim else nn.Linear(width, dim)
+
+    def _probe(self) -> int:
+        name, shape = self.modality.name, tuple(n or 1 for n in self.modality.shape)
+        mode = self.module.training
+        try:
+            with torch.no_grad():
+                out = self.module.eval()(torch.zeros(2, *shape, dtype=_dtype(self.modality)))
+        except Exception as error:
+            raise ConfigError(
+                f"the encoder given for modality {name!r} fails on rows of shape {list(shape)}: {error}"
+            ) from error
+        finally:
+            self.module.train(mode)
+        return self._check(out, 2)
+
+    def _check(self, out: object, rows: int) -> int:
+        if not isinstance(out, Tensor) or out.ndim not in (2, 3, 4) or out.shape[0] != rows:
+            got = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ConfigError(
+                f"the encoder given for modality {self.modality.name!r} must return [R, D], [R, T, D] or [R, C, H, W] "
+                f"with R = {rows} rows; it returned {got}"
+            )
+        return int(out.shape[1] if out.ndim == 4 else out.shape[-1])
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        calm = self.module.training and len(x) < 2  # BatchNorm raises on a single row
+        out = self.module.eval()(x) if calm else self.module(x)
+        if calm:
+            self.module.train()
+        self._check(out, len(x))
+        if out.ndim == 2:
+            return Stream.vector(self.project(out))
+        grid = tuple(out.shape[2:]) if out.ndim == 4 else None
+        tokens = self.project(out.flatten(2).transpose(1, 2) if out.ndim == 4 else out)
+        if mask is None or mask.shape != tokens.shape[:2]:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=x.device)
+        return Stream(tokens * mask[..., None], mask, grid)
+
+
+def _dtype(modality: Modality) -> torch.dtype:
+    return torch.int64 if modality.kind == "text" else torch.float32
+
+
+def blank(modality: Modality, rows: int = 1, device: torch.device | None = None) -> Tensor:
+    """Rows of zeros in the shape of this modality; an open axis gets length 1."""
+    return torch.zeros(rows, *(n or 1 for n in modality.shape), dtype=_dtype(modality), device=device)

@@ -1,0 +1,78 @@
+"""The life cycle that the four kinds of part share."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import nn
+
+from kintsugi.core.card import Card
+from kintsugi.core.errors import ConfigError
+from kintsugi.core.stage import Clock, Stage
+
+if TYPE_CHECKING:
+    from kintsugi.core.data import Data, Splits
+    from kintsugi.core.pipeline import Pipeline
+    from kintsugi.core.schema import Schema
+
+
+class Part(nn.Module):
+    """A restorer, a model, a strategy or a monitor.
+
+    ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its own.
+    ``off`` is the same method with its mechanism off: constructor values, or a subclass.
+    """
+
+    card: ClassVar[Card]
+    off: ClassVar[dict[str, Any] | type[Part]]
+    clock: Clock
+    hyper: dict[str, Any]
+    frozen: dict[str, tuple[str, bool]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        part = super().__new__(cls)
+        given = inspect.signature(cls.__init__).bind_partial(part, *args, **kwargs).arguments
+        given.pop("self", None)
+        part.__dict__["hyper"] = {k: v for k, v in given.items() if k not in ("schema", "encoders")}
+        return part
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.frozen = {}
+
+    def stages(self) -> list[Stage]:
+        """Phases of training, in order; none for a part that is not trained by itself."""
+        return []
+
+    def prepare(self, data: Splits, stage: Stage) -> None:
+        """Before a stage, without gradient: centres, banks, graphs, teachers."""
+
+    def on_epoch(self, data: Splits) -> None:
+        """Before each epoch: rewriting labels, pairs, graphs."""
+
+    def on_update(self) -> None:
+        """After each step of the optimiser: moving averages."""
+
+    def keep_frozen(self, name: str, module: nn.Module, save: bool = False) -> nn.Module:
+        """A copy of one of this part's modules that never moves; ``save`` where inference needs it."""
+        path = next((n for n, m in self.named_modules() if m is module), None)
+        if path is None:
+            raise ConfigError(f"keep_frozen({name!r}): the module is not one of {type(self).__name__}'s own")
+        twin = copy.deepcopy(module).requires_grad_(False).eval()
+        self.frozen[name] = (path, save)
+        setattr(self, name, twin)
+        return twin
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self, name).eval()
+        return self
+
+    @classmethod
+    def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
+        """The recipe of this method: itself, around or in the plain host where it needs one."""
+        raise NotImplementedError

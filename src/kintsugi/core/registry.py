@@ -1,0 +1,67 @@
+"""Named things, found by walking a package instead of keeping a list."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Generic, TypeVar
+
+from kintsugi.core.errors import ConfigError, UnknownName
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Name -> thing. ``home`` is the package that is imported, once and when first asked, so that it registers itself.
+
+    Things from outside the library register with the same decorator; nothing else is needed.
+    """
+
+    def __init__(self, what: str, home: str) -> None:
+        self.what, self.home = what, home
+        self._things: dict[str, T] = {}
+        self._walked = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator. A second thing under the same name is an error, unless it is the same source imported again."""
+
+        def add(thing: T) -> T:
+            old = self._things.get(name)
+            if old is not None and getattr(old, "__qualname__", 0) != getattr(thing, "__qualname__", 1):
+                raise ConfigError(f"{self.what} {name!r} is registered twice: {old!r} and {thing!r}")
+            self._things[name] = thing
+            return thing
+
+        return add
+
+    def _walk(self) -> None:
+        if not self._walked:
+            self._walked = True  # before the import: what is imported may ask the registry
+            package = importlib.import_module(self.home)
+            for module in pkgutil.walk_packages(package.__path__, self.home + "."):
+                importlib.import_module(module.name)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._things:
+            self._walk()
+        if name not in self._things:
+            raise UnknownName(self.what, name, self._things)
+        return self._things[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._walk()
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        self._walk()
+        return iter(sorted(self._things))
+
+    def __len__(self) -> int:
+        self._walk()
+        return len(self._things)
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Sorted names that match a glob."""
+        return [name for name in self if fnmatchcase(name, pattern)]

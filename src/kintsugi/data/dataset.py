@@ -1,0 +1,333 @@
+"""Rows with holes from any source, with lazy subsets, simulated missingness and corruption."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.data import Data
+from kintsugi.core.errors import ConfigError, DataError
+from kintsugi.core.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kintsugi.imperfect.corruption import Corruption
+    from kintsugi.imperfect.missing import Mask, Mechanism
+
+Keep = Literal["nothing", "truth"]
+
+
+class Source(ABC):
+    """Where rows come from. Rows are named by their position ``0 … N-1``; holes are as in the source."""
+
+    schema: Schema
+    name: str
+    present: Tensor
+    target: Tensor | None
+    target_present: Tensor
+    groups: Tensor | None = None
+    split: Mapping[str, Tensor] | None = None
+
+    @abstractmethod
+    def read(self, rows: Tensor) -> Batch:
+        """These rows (int64 ``[B]``), with ``index`` = ``rows``. ``present`` may be smaller than announced where a file turns out unreadable."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the content."""
+
+    @property
+    @abstractmethod
+    def row_bytes(self) -> int:
+        """Memory that one decoded row takes."""
+
+    def in_memory(self) -> Source:
+        """The same rows as tensors."""
+        return TensorSource.collect(self)
+
+
+class TensorSource(Source):
+    """Rows that are tensors already: a batch is a slice, nothing is collated."""
+
+    def __init__(self, schema: Schema, batch: Batch, name: str = "tensors") -> None:
+        self.schema, self.name = schema, name
+        self._all = batch
+        self.present = batch.present
+        self.target = batch.target
+        labelled = torch.ones(len(batch), dtype=torch.bool)
+        self.target_present = labelled if batch.target_present is None else batch.target_present
+        self._check()
+
+    def _check(self) -> None:
+        for column, name in enumerate(self.schema.names):
+            x, here = self._all.inputs[name], self._all.present[:, column]
+            if len(x) != len(self._all):
+                raise DataError(f"modality {name!r} has {len(x)} rows, the table has {len(self._all)}")
+            if not x.is_floating_point():
+                continue
+            seen = here.view(-1, *[1] * (x.ndim - 1)).expand_as(x)
+            mask = self._all.mask.get(name)
+            if mask is not None:
+                seen = seen & mask.view(*mask.shape, *[1] * (x.ndim - 2))
+            bad = (~torch.isfinite(x) & seen).flatten(1).any(1).nonzero().flatten().tolist()
+            if bad:
+                raise DataError(
+                    f"{self.name}: NaN or infinity in present data: modality {name!r}, row {bad[0]} "
+                    f"({len(bad)} rows); mark these slots as absent or repair them"
+                )
+
+    @classmethod
+    def collect(cls, source: Source, chunk: int = 512) -> TensorSource:
+        """Read everything once."""
+        parts = [source.read(rows) for rows in torch.arange(len(source.present)).split(chunk)]
+        return cls(source.schema, concatenate(parts), source.name)._like(source)
+
+    def _like(self, source: Source) -> Self:
+        self.groups, self.split = source.groups, source.split
+        self._fingerprint = source.fingerprint
+        return self
+
+    def read(self, rows: Tensor) -> Batch:
+        batch = self._all.rows(rows)
+        batch.index = rows
+        return batch
+
+    @property
+    def fingerprint(self) -> str:
+        if not hasattr(self, "_fingerprint"):
+            digest = hashlib.sha256(repr(self.schema.to_json()).encode())
+            tensors = [*self._all.inputs.values(), self._all.present, *self._all.mask.values()]
+            tensors += [] if self._all.target is None else [self._all.target]
+            for tensor in tensors:
+                digest.update(tensor.contiguous().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(x.element_size() * x[0].numel() for x in self._all.inputs.values() if len(x))
+
+    def in_memory(self) -> Source:
+        return self
+
+
+def concatenate(parts: Sequence[Batch]) -> Batch:
+    """Batches, one after the other."""
+    first = parts[0]
+
+    def join(values: list[Any]) -> Any:
+        if values[0] is None:
+            return None
+        return torch.cat(values) if isinstance(values[0], Tensor) else sum(values, [])
+
+    return Batch(
+        first.names,
+        {name: join([p.inputs[name] for p in parts]) for name in first.inputs},
+        join([p.present for p in parts]),
+        join([p.index for p in parts]),
+        join([p.target for p in parts]),
+        join([p.target_present for p in parts]),
+        join([p.weight for p in parts]),
+        {name: join([p.mask[name] for p in parts]) for name in first.mask},
+        {name: join([p.context[name] for p in parts]) for name in first.context},
+    )
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """What was simulated on a data set, in the words of a report."""
+
+    missing: str = "none"
+    mask_hash: str = ""
+    keep: Keep = "nothing"
+    corruption: str = "none"
+
+
+class Dataset(Data):
+    """Rows of a source, in an order, with what was taken away from them and done to them. Everything is lazy.
+
+    Args:
+        source: where rows come from.
+        rows: positions in the source; default: all.
+    """
+
+    def __init__(self, source: Source, rows: Tensor | None = None) -> None:
+        self.source = source
+        self.index = torch.arange(len(source.present)) if rows is None else rows
+        self.hidden: Tensor | None = None
+        self.mask: Mask | None = None
+        self.corruptions: tuple[tuple[Corruption, Any], ...] = ()
+        self.damage = _Damage()
+        self.note: dict[str, Any] = {}
+
+    # what it is ------------------------------------------------------------------------------------------------
+    @property
+    def schema(self) -> Schema:  # type: ignore[override]
+        return self.source.schema
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.source.name
+
+    @property
+    def observed(self) -> Tensor:
+        """Bool ``[N, M]``: present in the data as given."""
+        return self.source.present[self.index]
+
+    @property
+    def present(self) -> Tensor:  # type: ignore[override]
+        return self.observed if self.hidden is None else self.observed & ~self.hidden
+
+    @property
+    def target(self) -> Tensor | None:  # type: ignore[override]
+        return None if self.source.target is None else self.source.target[self.index]
+
+    @property
+    def target_present(self) -> Tensor:  # type: ignore[override]
+        return self.source.target_present[self.index]
+
+    @property
+    def groups(self) -> Tensor | None:
+        return None if self.source.groups is None else self.source.groups[self.index]
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.source.fingerprint.encode())
+        digest.update(self.index.numpy().tobytes())
+        digest.update(repr(self.damage).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def condition(self) -> str:
+        """What was done to it, in a few words."""
+        words = [self.damage.missing] if self.damage.missing != "none" else []
+        words += ["hidden slots kept as truth"] if self.damage.keep == "truth" else []
+        words += [self.damage.corruption] if self.damage.corruption != "none" else []
+        return ", ".join(words) or "as given"
+
+    # reading ---------------------------------------------------------------------------------------------------
+    def batch(self, rows: Tensor | Sequence[int]) -> Batch:
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        batch = self.source.read(self.index[rows])
+        for corruption, plan in self.corruptions:
+            batch = corruption.apply(batch, plan)
+        if self.hidden is not None:
+            keep = ~self.hidden[rows]
+            batch = batch.view(keep) if self.damage.keep == "truth" else batch.where(keep)
+        return batch
+
+    def in_memory(self, limit: int = 1 << 30) -> Dataset:
+        """The same, decoded once, if it takes at most ``limit`` bytes."""
+        if isinstance(self.source, TensorSource) or self.source.row_bytes * len(self.source.present) > limit:
+            return self
+        return self._with(source=self.source.in_memory())
+
+    # what may be done to it ------------------------------------------------------------------------------------
+    def _with(self, **changes: Any) -> Dataset:
+        other = object.__new__(Dataset)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(changes)
+        return other
+
+    def subset(self, rows: Tensor | Sequence[int]) -> Dataset:
+        rows = torch.as_tensor(rows)
+        if rows.dtype == torch.bool:
+            rows = rows.nonzero().flatten()
+        hidden = None if self.hidden is None else self.hidden[rows]
+        return self._with(index=self.index[rows], hidden=hidden)
+
+    def split(
+        self, val: float = 0.15, test: float = 0.15, *, seed: int = 0, by_group: bool = True
+    ) -> tuple[Dataset, Dataset, Dataset]:
+        """Train, validation and test rows: those that the data set fixes, else stratified by label and seeded.
+
+        Rows of one group (a patient, a speaker) stay together unless ``by_group=False``.
+        """
+        from kintsugi.data.splits import split_rows
+
+        fixed = self.source.split
+        if fixed is not None and self.damage == _Damage():
+            here = [torch.isin(self.index, fixed[part]) for part in ("train", "val", "test")]
+            train, second, third = (self.subset(h) for h in here)
+            return train, second, third
+        parts = split_rows(self, val, test, seed=seed, by_group=by_group)
+        train, second, third = (self.subset(p) for p in parts)
+        return train, second, third
+
+    def with_missing(self, mechanism: Mechanism, *, seed: int = 0, keep: Keep = "nothing") -> Dataset:
+        """Take slots away. ``keep="truth"`` leaves what was hidden to the losses of methods that may see it."""
+        if self.hidden is not None:
+            raise ConfigError("this data already has simulated missingness; start from the data before it")
+        if keep not in ("nothing", "truth"):
+            raise ConfigError(f"keep must be 'nothing' or 'truth', not {keep!r}")
+        mask = mechanism.plan(self, seed)
+        from dataclasses import replace
+
+        damage = replace(self.damage, missing=str(mechanism), mask_hash=mask.hash, keep=keep)
+        return self._with(hidden=self.observed & ~mask.keep, mask=mask, damage=damage)
+
+    def with_corruption(self, corruption: Corruption, *, seed: int = 0) -> Dataset:
+        """Damage inputs, the same way for a row whatever the batch, order or process."""
+        from dataclasses import replace
+
+        plan = corruption.plan(self, seed)
+        said = "" if self.damage.corruption == "none" else self.damage.corruption + " + "
+        damage = replace(self.damage, corruption=f"{said}{corruption} seed={seed}")
+        return self._with(corruptions=(*self.corruptions, (corruption, plan)), damage=damage)
+
+    # looking at it ---------------------------------------------------------------------------------------------
+    def describe(self) -> pd.DataFrame:
+        """Holes per modality and the table of missing patterns, most frequent first."""
+        from kintsugi.data.describe import patterns
+
+        return patterns(self)
+
+    def __repr__(self) -> str:
+        full = int(self.present.all(1).sum())
+        return (
+            f"<{type(self).__name__} {self.name}: {len(self)} rows ({full} complete), {self.condition}; "
+            f"{', '.join(f'{m.name} ({m.kind})' for m in self.schema.modalities)}; task {self.schema.task.key}>"
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cell that exists but could not be used: file, row, modality, what is wrong."""
+
+    row: int
+    modality: str
+    where: str
+    reason: str
+
+
+@dataclass
+class Problems:
+    """A list of :class:`Problem` that does not grow without bound."""
+
+    limit: int = 1000
+    items: list[Problem] = field(default_factory=list)
+    count: int = 0
+    _seen: set[tuple[int, str]] = field(default_factory=set)
+
+    def add(self, problem: Problem) -> None:
+        key = (problem.row, problem.modality)
+        if key not in self._seen:
+            self._seen.add(key)
+            self.count += 1
+            if len(self.items) < self.limit:
+                self.items.append(problem)
+
+    def __iter__(self) -> Any:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return self.count

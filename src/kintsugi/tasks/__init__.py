@@ -1,0 +1,7 @@
+"""Tasks: what every method is asked to do."""
+
+from kintsugi.tasks.classification import Classification
+from kintsugi.tasks.multilabel import Multilabel
+from kintsugi.tasks.regression import Regression
+
+__all__ = ["Classification", "Multilabel", "Regression"]
