@@ -41,7 +41,8 @@ class Registry(Generic[T]):
             self._walked = True  # before the import: what is imported may ask the registry
             package = importlib.import_module(self.home)
             for module in pkgutil.walk_packages(package.__path__, self.home + "."):
-                importlib.import_module(module.name)
+                if not module.name.rpartition(".")[2].startswith("_"):  # private modules may be heavy
+                    importlib.import_module(module.name)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._things:

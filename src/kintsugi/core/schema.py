@@ -90,6 +90,12 @@ class Task(ABC):
     def to_json(self) -> dict[str, Any]:
         """Constructor values; :func:`task_from_json` is the way back."""
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and (self.key, self.to_json()) == (other.key, other.to_json())
+
+    def __hash__(self) -> int:
+        return hash((self.key, repr(self.to_json())))
+
     def sampler(self, data: Data) -> Any | None:
         """Own order of rows, or None for plain shuffling."""
         return None

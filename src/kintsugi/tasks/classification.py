@@ -64,7 +64,7 @@ class Classification(Task):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-        from kintsugi.tasks.metrics import LogLoss
+        from kintsugi.tasks._metrics import LogLoss
 
         return MetricCollection(
             {
