@@ -23,9 +23,10 @@ import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,10 @@ DEFAULT_OUT = Path(__file__).resolve().parents[1] / "src/kintsugi/data/files/avd
 
 SPLITS = {"train": 900, "val": 200, "test": 400}
 # Twenty languages for 900 training rows: enough for the spoken digit to stay a problem without being a hopeless one.
-LANGUAGES = tuple("en de fr es it pt nl sv pl cs ru ro el fi hu tr hi id sw ja".split())
+LANGUAGES = (
+    *("en", "de", "nl", "sv", "fr", "es", "it", "pt", "ro", "pl"),
+    *("cs", "ru", "el", "fi", "hu", "tr", "hi", "id", "sw", "ja"),
+)
 SAMPLE_RATE = 8000
 MAX_SECONDS = 1.0
 PEAK = 115  # of 127: normalised, yet no sample ever sits at the end of the 8-bit range
@@ -88,7 +92,7 @@ class Espeak:
         self._chunks: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
-        def receive(wave: ctypes._Pointer, count: int, events: int | None) -> int:  # noqa: ARG001
+        def receive(wave: Any, count: int, _events: int | None) -> int:
             if wave and count > 0:
                 self._chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
             return 0
@@ -111,13 +115,13 @@ class Espeak:
     def phonemes(self, text: str) -> str:
         """The IPA that the current voice would speak for ``text``."""
         pointer = ctypes.c_char_p(text.encode())
-        return self._lib.espeak_TextToPhonemes(ctypes.byref(pointer), self._UTF8, 2).decode()
+        return str(self._lib.espeak_TextToPhonemes(ctypes.byref(pointer), self._UTF8, 2).decode())
 
     def speak(self, text: str, *, rate: int, pitch: int, pitch_range: int, seed: int) -> np.ndarray:
         """Speak ``text`` with the current voice; returns int16 samples at ``self.rate``."""
         self._lib.espeak_ng_SetRandSeed(seed)  # breath noise would otherwise be seeded by the clock
         # Volume well under the default of 100: the loud variants saturate 16 bits, and we normalise anyway.
-        for key, value in ((self._RATE, rate), (self._VOLUME, 40), (self._PITCH, pitch), (self._RANGE, pitch_range)):
+        for key, value in ((self._RATE, rate), (self._VOLUME, 20), (self._PITCH, pitch), (self._RANGE, pitch_range)):
             self._lib.espeak_SetParameter(key, value, 0)
         self._chunks.clear()
         data = text.encode() + b"\0"
@@ -240,7 +244,7 @@ class Template:
         return NAMES[value] if value < 10 else str(value)
 
 
-def _one(*ranges: range) -> tuple[tuple[int, ...], ...]:
+def _grid(*ranges: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     """All combinations of the given parameter ranges."""
     combinations: list[tuple[int, ...]] = [()]
     for values in ranges:
@@ -259,43 +263,43 @@ def _count(d: int, letters: str) -> int:
 D = range(10)
 TEMPLATES: tuple[Template, ...] = (
     # size and order
-    Template(lambda d, a: d < a, ("fewer than {0}", "it is less than {0}", "a digit below {0}"), _one(D)),
-    Template(lambda d, a: d > a, ("more than {0}", "it is greater than {0}", "a digit above {0}"), _one(D)),
-    Template(lambda d, a: d <= a, ("no more than {0}", "at most {0}", "it does not exceed {0}"), _one(D)),
-    Template(lambda d, a: d >= a, ("no fewer than {0}", "at least {0}", "it is {0} or larger"), _one(D)),
+    Template(lambda d, a: d < a, ("fewer than {0}", "it is less than {0}", "a digit below {0}"), _grid(D)),
+    Template(lambda d, a: d > a, ("more than {0}", "it is greater than {0}", "a digit above {0}"), _grid(D)),
+    Template(lambda d, a: d <= a, ("no more than {0}", "at most {0}", "it does not exceed {0}"), _grid(D)),
+    Template(lambda d, a: d >= a, ("no fewer than {0}", "at least {0}", "it is {0} or larger"), _grid(D)),
     Template(
         lambda d, a, b: a < d < b,
         ("it lies strictly between {0} and {1}", "above {0} but below {1}", "over {0} and under {1}"),
-        _one(D, D),
+        _grid(D, D),
     ),
     Template(
         lambda d, a, b: a <= d <= b,
         ("anything from {0} up to {1}", "from {0} to {1}, both included"),
-        _one(D, D),
+        _grid(D, D),
     ),
     Template(
         lambda d, a: abs(d - a) == 1,
         ("a neighbour of {0}", "it sits right next to {0}", "just one step away from {0}"),
-        _one(D),
+        _grid(D),
     ),
-    Template(lambda d, a: abs(d - a) == 2, ("two away from {0}", "it differs from {0} by exactly two"), _one(D)),
-    Template(lambda d, a: abs(d - a) == 3, ("three away from {0}", "it differs from {0} by just three"), _one(D)),
-    Template(lambda d, a: 0 < abs(d - a) <= 2, ("close to {0}, yet not {0}", "within two of {0}, not {0}"), _one(D)),
+    Template(lambda d, a: abs(d - a) == 2, ("two away from {0}", "it differs from {0} by exactly two"), _grid(D)),
+    Template(lambda d, a: abs(d - a) == 3, ("three away from {0}", "it differs from {0} by just three"), _grid(D)),
+    Template(lambda d, a: 0 < abs(d - a) <= 2, ("close to {0}, yet not {0}", "within two of {0}, not {0}"), _grid(D)),
     Template(
         lambda d, a, b: d in (a + 1, b + 1) and a < b,
         ("one more than {0} or than {1}", "it comes right after {0} or {1}"),
-        _one(D, D),
+        _grid(D, D),
     ),
     Template(
         lambda d, a, b: d in (a - 1, b - 1) and a < b,
         ("one less than {0} or than {1}", "it comes just before {0} or {1}"),
-        _one(D, D),
+        _grid(D, D),
     ),
-    Template(lambda d, a, b: a < b and d in (a, b), ("either {0} or {1}", "it must be {0} or {1}"), _one(D, D)),
+    Template(lambda d, a, b: a < b and d in (a, b), ("either {0} or {1}", "it must be {0} or {1}"), _grid(D, D)),
     Template(
         lambda d, a, b, c: a < b < c and d in (a, b, c),
         ("one of {0}, {1} and {2}", "{0}, {1} or {2}, no other"),
-        _one(D, D, D),
+        _grid(D, D, D),
     ),
     # odd and even
     Template(lambda d: d % 2 == 1, ("it is odd", "an odd digit", "you cannot halve it evenly")),
@@ -303,19 +307,19 @@ TEMPLATES: tuple[Template, ...] = (
     Template(
         lambda d, a: d % 2 == 0 and d > a,
         ("it is an even number above {0}", "even, and larger than {0}"),
-        _one(D),
+        _grid(D),
     ),
     Template(
         lambda d, a: d % 2 == 1 and d > a,
         ("it is an odd number above {0}", "odd, and larger than {0}"),
-        _one(D),
+        _grid(D),
     ),
-    Template(lambda d, a: d % 2 == 0 and d < a, ("an even number under {0}", "even, and smaller than {0}"), _one(D)),
-    Template(lambda d, a: d % 2 == 1 and d < a, ("an odd number under {0}", "odd, and smaller than {0}"), _one(D)),
+    Template(lambda d, a: d % 2 == 0 and d < a, ("an even number under {0}", "even, and smaller than {0}"), _grid(D)),
+    Template(lambda d, a: d % 2 == 1 and d < a, ("an odd number under {0}", "odd, and smaller than {0}"), _grid(D)),
     # number theory
     Template(_prime, ("a prime number", "it is prime", "only one and itself divide it, and it is not one")),
     Template(lambda d: _prime(d) and d % 2 == 1, ("a prime, but odd", "an odd prime number", "prime and not even")),
-    Template(lambda d, a: _prime(d) and d > a, ("a prime above {0}", "a prime greater than {0}"), _one(D)),
+    Template(lambda d, a: _prime(d) and d > a, ("a prime above {0}", "a prime greater than {0}"), _grid(D)),
     Template(lambda d: d > 3 and not _prime(d), ("a composite number", "a product of smaller whole numbers")),
     Template(lambda d: d % 2 == 1 and not _prime(d), ("odd, yet not a prime", "an odd number that is no prime")),
     Template(lambda d: d in (0, 1, 4, 9), ("a perfect square", "some whole number times itself")),
@@ -329,35 +333,41 @@ TEMPLATES: tuple[Template, ...] = (
     Template(
         lambda d, a: d % a == 0,
         ("a multiple of {0}", "{0} divides it evenly", "it is in the {0} times table"),
-        _one(range(2, 6)),
+        _grid(range(2, 6)),
     ),
     Template(
         lambda d, a: d % a == 0 and d > 0,
         ("a positive multiple of {0}", "not zero, yet divisible by {0}"),
-        _one(range(2, 6)),
+        _grid(range(2, 6)),
     ),
     Template(
         lambda d, a: d > 0 and a % d == 0,
         ("a divisor of {0}", "it divides {0} evenly", "{0} is one of its multiples"),
-        _one((6, 8, 9, 10, 12, 14, 15, 16, 18, 20, 21)),
+        _grid((6, 8, 9, 10, 12, 14, 15, 16, 18, 20, 21)),
     ),
     Template(
         lambda d, a, b: d % a == b and b < a,
         ("it leaves {1} when divided by {0}", "divide it by {0} and {1} is left"),
-        _one(range(3, 6), range(1, 5)),
+        _grid(range(3, 6), range(1, 5)),
     ),
     Template(lambda d: 2 * d < 10, ("doubled, it is still a single digit", "twice it is less than ten")),
     Template(lambda d: d * d < 10, ("its square is a single digit", "times itself, it stays below ten")),
-    Template(lambda d, a: d * d > a, ("its square is more than {0}", "times itself, it exceeds {0}"), _one((25, 36, 50))),
+    Template(
+        lambda d, a: d * d > a, ("its square is more than {0}", "times itself, it exceeds {0}"), _grid((25, 36, 50))
+    ),
     Template(lambda d: d * d % 10 == d, ("its square ends in the digit itself", "times itself, it ends as it began")),
-    Template(lambda d, a: d * d % 10 == a, ("its square ends in {0}", "times itself, the last digit is {0}"), _one(D)),
-    Template(lambda d, a: d + a > 9, ("adding {0} to it takes two digits", "it plus {0} is at least ten"), _one(D)),
-    Template(lambda d, a: 0 <= d - a <= 2, ("{0}, or up to two more", "take {0} away: two or less is left"), _one(D)),
+    Template(lambda d, a: d * d % 10 == a, ("its square ends in {0}", "times itself, the last digit is {0}"), _grid(D)),
+    Template(lambda d, a: d + a > 9, ("adding {0} to it takes two digits", "it plus {0} is at least ten"), _grid(D)),
+    Template(
+        lambda d, a: 0 <= d - a <= 2,
+        ("{0}, or up to two more", "take {0} away: two or less is left"),
+        _grid(range(1, 8)),
+    ),
     # the English name
     Template(
         lambda d, a: len(NAMES[d]) == a,
         ("its name has {0} letters", "spelled with {0} letters", "a word of {0} letters in English"),
-        _one(range(3, 6)),
+        _grid(range(3, 6)),
     ),
     Template(lambda d: NAMES[d][0] == "t", ("its name starts with a t", "the word begins with t")),
     Template(lambda d: NAMES[d][0] == "f", ("its name starts with an f", "the word begins with f")),
@@ -380,8 +390,12 @@ TEMPLATES: tuple[Template, ...] = (
         ("its name uses some letter twice", "a letter comes back in the word"),
     ),
     Template(lambda d: _count(d, VOWELS) == 1, ("its name has a single vowel", "just one vowel in the word")),
-    Template(lambda d: d in ALPHABETICAL[:3], ("sorted by name, among the first three", "by alphabet, in the first three")),
-    Template(lambda d: d in ALPHABETICAL[-3:], ("sorted by name, among the last three", "by alphabet, in the last three")),
+    Template(
+        lambda d: d in ALPHABETICAL[:3], ("sorted by name, among the first three", "by alphabet, in the first three")
+    ),
+    Template(
+        lambda d: d in ALPHABETICAL[-3:], ("sorted by name, among the last three", "by alphabet, in the last three")
+    ),
     # how it is drawn or shown
     Template(lambda d: d in (0, 6, 8, 9), ("drawn with a round closed loop", "a round hole in its shape")),
     Template(lambda d: d in (1, 4, 7), ("drawn with straight lines only", "no curve in its printed shape")),
@@ -393,12 +407,12 @@ TEMPLATES: tuple[Template, ...] = (
     Template(
         lambda d, a: BARS[d] == a,
         ("a pocket calculator lights {0} bars", "it takes {0} bars on a digital clock"),
-        _one(range(2, 8)),
+        _grid(range(2, 8)),
     ),
     Template(
         lambda d, a: BARS[d] <= a,
         ("at most {0} bars on a digital clock", "a calculator lights {0} bars or fewer"),
-        _one(range(2, 8)),
+        _grid(range(2, 8)),
     ),
     Template(lambda d: KEYPAD[d][1] == 0, ("left column of a telephone", "on a phone, at the left edge")),
     Template(lambda d: KEYPAD[d][1] == 1, ("middle column of a telephone", "on a phone, in the central column")),
@@ -414,10 +428,13 @@ TEMPLATES: tuple[Template, ...] = (
     Template(
         lambda d, a: len(ROMAN[d]) == a,
         ("{0} letters long as a Roman numeral", "a Roman would use {0} letters"),
-        _one(range(2, 5)),
+        _grid(range(2, 5)),
     ),
     Template(lambda d: len(ROMAN[d]) == 1, ("a single letter as a Roman numeral", "one letter was enough in Rome")),
-    Template(lambda d: bin(d).count("1") == 2, ("written in binary it has two ones", "the sum of two different powers of two")),
+    Template(
+        lambda d: bin(d).count("1") == 2,
+        ("written in binary it has two ones", "the sum of two different powers of two"),
+    ),
     Template(lambda d: d in range(4, 8), ("three digits long in binary", "it needs exactly three bits")),
 )
 
@@ -506,7 +523,7 @@ def build(seed: int) -> tuple[pa.Table, Clues]:
         plan += [rows[i] for i in rng_rows.permutation(len(rows))]
 
     clues = Clues()
-    columns: dict[str, list] = {k: [] for k in ("image", "speech", "clue", "digit", "split", "language", "voice")}
+    columns: dict[str, list[Any]] = {k: [] for k in ("image", "speech", "clue", "digit", "split", "language", "voice")}
     for split, digit, language, voice in plan:
         columns["image"].append(png(pixels[scans[digit].pop()]))
         columns["speech"].append(make_clip(espeak, digit, language, voice, rng_speech))
@@ -552,7 +569,8 @@ def encode(table: pa.Table) -> bytes:
 def decode_clip(data: bytes) -> np.ndarray:
     """FLAC bytes to 8-bit sample values."""
     samples, rate = sf.read(io.BytesIO(data), dtype="int16")
-    assert rate == SAMPLE_RATE and samples.ndim == 1
+    assert rate == SAMPLE_RATE
+    assert samples.ndim == 1
     return samples.astype(np.int32) >> 8
 
 
@@ -640,7 +658,9 @@ def print_baselines(table: pa.Table) -> None:
         "speech, RBF SVM on MFCC": (speech, make_pipeline(StandardScaler(), SVC(C=10.0))),
         "clue, logistic regression on character 1-5-grams": (
             clue,
-            make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 5)), LogisticRegression(C=10, max_iter=2000)),
+            make_pipeline(
+                TfidfVectorizer(analyzer="char", ngram_range=(1, 5)), LogisticRegression(C=10, max_iter=2000)
+            ),
         ),
     }
     print("test accuracy, trained on train:")

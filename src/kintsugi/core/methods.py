@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -60,8 +61,10 @@ def create(
         if name not in known:
             raise UnknownName(f"argument of {key}", name, known)
     if encoders:
-        if issubclass(cls, Model):
+        if "encoders" in inspect.signature(cls.__init__).parameters:
             hyper["encoders"] = encoders
+        elif issubclass(cls, Model):
+            raise ConfigError(f"{key} reads its inputs without encoders, so it takes none of your own")
         else:
             host = host or METHODS["mean_fusion"](schema, encoders=encoders)
     pipeline: Pipeline = cls.pipeline(schema, host=host, **hyper)
@@ -69,14 +72,13 @@ def create(
 
 
 def arguments(cls: type[Part]) -> dict[str, Any]:
-    """Constructor arguments of a method with their defaults, without the schema and the encoders."""
-    import inspect
-
-    return {
-        name: parameter.default
-        for name, parameter in inspect.signature(cls.__init__).parameters.items()
-        if name not in ("self", "schema", "encoders")
-    }
+    """What a method takes, with defaults: of its constructor and of its recipe, without schema, host and encoders."""
+    found: dict[str, Any] = {}
+    for function in (cls.__init__, cls.pipeline):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name not in ("self", "schema", "host", "encoders") and parameter.kind is not parameter.VAR_KEYWORD:
+                found[name] = parameter.default
+    return found
 
 
 def card(key: str) -> Card:

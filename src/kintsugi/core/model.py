@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
@@ -65,11 +65,27 @@ class Model(Part):
         """Each encoder on its present rows only."""
         chosen = self.encoders if encoders is None else encoders
         streams = {name: self.encode_one(name, batch, chosen[name]) for name in self.schema.names}
-        return Features(streams, batch.present)
+        return Features(streams, self.columns(batch))
+
+    def columns(self, batch: Batch) -> Tensor:
+        """``present`` of this model's own modalities: a model of few may read a batch of many."""
+        if batch.names == self.schema.names:
+            return batch.present
+        return batch.present[:, [batch.names.index(name) for name in self.schema.names]]
+
+    def encode_only(self, names: Sequence[str], batch: Batch) -> dict[str, Stream]:
+        """The streams of some modalities, where models of encoding ``separate`` are asked for one version of an input.
+
+        A class with its own :meth:`encode` is asked through it, with nothing else present.
+        """
+        if type(self).encode is Model.encode:
+            return {name: self.encode_one(name, batch, self.encoders[name]) for name in names}
+        streams = self.encode(batch.only(*names)).streams
+        return {name: streams[name] for name in names}
 
     def encode_one(self, name: str, batch: Batch, encoder: nn.Module) -> Stream:
         """The stream of one modality; zero in absent rows, whose content is never touched."""
-        here = batch.present[:, self.schema.column(name)]
+        here = batch.present[:, batch.names.index(name)]
         x, mask = batch.inputs[name], batch.mask.get(name)
         count = int(here.sum())
         if count == len(here) and count:

@@ -35,6 +35,8 @@ class Source(ABC):
     target_present: Tensor
     groups: Tensor | None = None
     split: Mapping[str, Tensor] | None = None
+    problems: Problems | None = None
+    reading: Mapping[str, Any] | None = None
 
     @abstractmethod
     def read(self, rows: Tensor) -> Batch:
@@ -93,6 +95,7 @@ class TensorSource(Source):
 
     def _like(self, source: Source) -> Self:
         self.groups, self.split = source.groups, source.split
+        self.problems, self.reading = source.problems, source.reading
         self._fingerprint = source.fingerprint
         return self
 
@@ -200,6 +203,16 @@ class Dataset(Data):
         return None if self.source.groups is None else self.source.groups[self.index]
 
     @property
+    def problems(self) -> Problems:
+        """Cells of the source that exist but could not be used, as far as rows were read."""
+        return Problems() if self.source.problems is None else self.source.problems
+
+    @property
+    def reading(self) -> Mapping[str, Any] | None:
+        """How the table was read, as plain data, so that new rows can be read alike; None: not from a table."""
+        return self.source.reading
+
+    @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.source.fingerprint.encode())
         digest.update(self.index.numpy().tobytes())
@@ -252,13 +265,13 @@ class Dataset(Data):
 
         Rows of one group (a patient, a speaker) stay together unless ``by_group=False``.
         """
-        from kintsugi.data.splits import split_rows
-
         fixed = self.source.split
-        if fixed is not None and self.damage == _Damage():
+        if fixed is not None and len(self) == len(self.source.present):
             here = [torch.isin(self.index, fixed[part]) for part in ("train", "val", "test")]
             train, second, third = (self.subset(h) for h in here)
             return train, second, third
+        from kintsugi.data.splits import split_rows
+
         parts = split_rows(self, val, test, seed=seed, by_group=by_group)
         train, second, third = (self.subset(p) for p in parts)
         return train, second, third

@@ -1,0 +1,362 @@
+"""Readers of columns: how cells of a table become the tensors of a modality."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.schema import Modality
+from kintsugi.data.cells import (
+    READERS,
+    Decoded,
+    Reader,
+    ReadError,
+    array,
+    check_column,
+    finite,
+    is_path,
+    nothing,
+    place,
+    reader_from_json,
+)
+from kintsugi.data.labels import label, order_labels
+from kintsugi.data.media import AudioReader, ImageReader, audio, image
+
+__all__ = [
+    "AudioReader", "ImageReader", "ReadError", "Reader", "SeriesReader", "TabularReader", "TextReader", "VectorReader",
+    "audio", "image", "reader_from_json", "series", "tabular", "text", "vector",
+]  # fmt: skip
+
+BYTES = 257  # the 256 byte values, moved up by one, and 0 for padding
+
+
+@dataclass(frozen=True)
+class TextReader(Reader):
+    """See :func:`text`."""
+
+    column: str
+    length: int = 64
+
+    kind: ClassVar[str] = "text"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def fit(self, frame: pd.DataFrame, root: Path | None) -> Self:
+        return self
+
+    def modality(self, name: str) -> Modality:
+        return Modality(name, "text", (self.length,), vocab=BYTES)
+
+    def hole(self, cell: Any, root: Path | None) -> bool:
+        return nothing(cell) or (isinstance(cell, bytes) and not cell.strip())
+
+    def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
+        where = f"column {self.column!r}"
+        try:
+            words = cells[0].decode("utf-8") if isinstance(cells[0], bytes) else str(cells[0])
+            data = unicodedata.normalize("NFC", words).encode("utf-8")[: self.length]
+        except UnicodeError as error:
+            raise ReadError(where, f"is not UTF-8 text ({error})") from error
+        whole = data.decode("utf-8", errors="ignore").encode("utf-8")  # no half of a character at the end
+        ids = torch.zeros(self.length, dtype=torch.int64)
+        ids[: len(whole)] = torch.tensor(list(whole), dtype=torch.int64) + 1
+        return ids, ids > 0
+
+
+def text(column: str, length: int = 64) -> TextReader:
+    """Text as its UTF-8 bytes plus one, int64 ``[length]``, 0 after the end; blank text is a hole.
+
+    Cells are strings (brought to Unicode's NFC) or UTF-8 bytes.
+
+    Args:
+        column: name of the column.
+        length: bytes that are read of each text.
+    """
+    if length < 4:
+        raise ConfigError(f"length must be 4 bytes or more (a character may take four), not {length!r}")
+    return TextReader(check_column(column), int(length))
+
+
+@dataclass(frozen=True)
+class TabularReader(Reader):
+    """See :func:`tabular`."""
+
+    cells: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    kind: ClassVar[str] = "tabular"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.cells
+
+    def fit(self, frame: pd.DataFrame, root: Path | None) -> Self:
+        known: dict[str, tuple[str, ...]] = {}
+        mean, std = [], []
+        for column in self.cells:
+            values = frame[column]
+            centre, scale = 0.0, 1.0
+            if column in self.categories or not _numeric(values, column):
+                known[column] = tuple(order_labels({label(v) for v in values.array if not nothing(v)}))
+            else:
+                numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+                numbers = numbers[np.isfinite(numbers)]
+                if len(numbers):
+                    centre, spread = float(numbers.mean()), float(numbers.std())
+                    scale = spread if spread > 1e-12 * max(1.0, abs(centre)) else 1.0  # a column that never varies
+            mean.append(centre)
+            std.append(scale)
+        return replace(self, known=known, mean=tuple(mean), std=tuple(std))
+
+    def modality(self, name: str) -> Modality:
+        codes = tuple(len(self.known[c]) + 1 if c in self.known else 0 for c in self.cells)
+        return Modality(name, "tabular", (len(self.cells),), categories=codes)
+
+    def holes(self, frame: pd.DataFrame, root: Path | None) -> np.ndarray:
+        absent = np.ones(len(frame), dtype=bool)
+        for column in self.cells:
+            values = frame[column]
+            if pd.api.types.is_numeric_dtype(values.dtype):
+                absent &= values.isna().to_numpy()
+            else:
+                absent &= np.fromiter((nothing(v) for v in values.array), bool, len(frame))
+        return absent
+
+    def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
+        values = torch.zeros(len(self.cells))
+        seen = torch.zeros(len(self.cells), dtype=torch.bool)
+        for i, (column, cell) in enumerate(zip(self.cells, cells, strict=True)):
+            if nothing(cell):
+                continue
+            seen[i] = True
+            if column in self.known:
+                names = self.known[column]
+                word = label(cell)
+                values[i] = names.index(word) + 1 if word in names else 0
+                continue
+            try:
+                number = float(cell)
+            except (TypeError, ValueError) as error:
+                raise ReadError(f"column {column!r}", f"{cell!r} is no number") from error
+            if not np.isfinite(number):
+                raise ReadError(f"column {column!r}", "NaN or infinity in present data")
+            values[i] = (number - self.mean[i]) / self.std[i]
+        return values, seen
+
+
+def tabular(columns: Sequence[str], categories: Sequence[str] = ()) -> TabularReader:
+    """Cells of one row, float32 ``[cells]``, with a mask of the cells that are there.
+
+    Numbers are standardised by the mean and standard deviation of the rows that the reader was fitted on. Categories
+    become codes from 1, in the order of their names; 0 is a category that those rows do not have. A category's entry
+    in ``Modality.categories`` is its number of codes with that 0. A cell that is a hole is masked and reads 0.
+
+    Args:
+        columns: names; text, booleans and pandas categories are categories, numbers are numbers.
+        categories: columns of numbers that are categories all the same.
+    """
+    if isinstance(columns, str):
+        columns = [columns]
+    names = tuple(check_column(c) for c in columns)
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"tabular needs one or more columns, each once, not {list(columns)}")
+    for column in categories:
+        if column not in names:
+            raise UnknownName("column in categories=", column, names)
+    return TabularReader(names, tuple(categories))
+
+
+def _numeric(values: pd.Series, column: str) -> bool:
+    kind = values.dtype
+    if isinstance(kind, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(kind):
+        return False
+    if pd.api.types.is_numeric_dtype(kind):
+        return True
+    if pd.api.types.is_datetime64_any_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind):
+        raise ConfigError(f"column {column!r} holds times; turn it into numbers, such as days since a date")
+    if not pd.api.types.is_object_dtype(kind):
+        return False
+    there = [v for v in values.array if not nothing(v)]
+    for v in there[:1]:
+        if isinstance(v, (list, tuple, np.ndarray, bytes)):
+            raise ConfigError(f"column {column!r} holds {type(v).__name__}; a table cell is a number or a category")
+    return all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in there)
+
+
+@dataclass(frozen=True)
+class SeriesReader(Reader):
+    """See :func:`series`."""
+
+    column: str
+    length: int | None = None
+    channels: int | None = None
+
+    kind: ClassVar[str] = "series"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def fit(self, frame: pd.DataFrame, root: Path | None) -> Self:
+        if self.length is not None and self.channels is not None:
+            return self
+        longest, channels = 0, self.channels
+        for cell in frame[self.column].array:
+            if nothing(cell) or (_file(cell) and super().hole(cell, root)):
+                continue
+            try:
+                values = self._steps(cell, root)
+            except ReadError:  # reported when its row is read
+                continue
+            longest, channels = max(longest, len(values)), channels or values.shape[1]
+            if self.length is not None:
+                break
+        return replace(self, length=self.length or max(longest, 1), channels=channels or 1)
+
+    def modality(self, name: str) -> Modality:
+        assert self.length and self.channels, "fit the reader first"
+        return Modality(name, "series", (self.length, self.channels))
+
+    def hole(self, cell: Any, root: Path | None) -> bool:
+        if nothing(cell) or (_file(cell) and super().hole(cell, root)):
+            return True
+        if _file(cell):
+            return False
+        try:  # an array that holds nothing but NaN where it would be read is a hole too
+            return bool(np.isnan(self._steps(cell, root)[: self.length]).any(1).all())
+        except ReadError:
+            return False
+
+    def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
+        assert self.length and self.channels, "fit the reader first"
+        where = place(cells[0], self.column, root) if _file(cells[0]) else f"column {self.column!r}"
+        values = self._steps(cells[0], root)[: self.length]
+        if values.shape[1] != self.channels:
+            raise ReadError(where, f"has {values.shape[1]} channels; {self.channels} were expected")
+        if np.isinf(values).any():
+            raise ReadError(where, "infinity in present data")
+        seen = ~np.isnan(values).any(1)
+        out, mask = torch.zeros(self.length, self.channels), torch.zeros(self.length, dtype=torch.bool)
+        out[: len(values)] = torch.from_numpy(np.where(seen[:, None], values, 0).astype(np.float32))
+        mask[: len(values)] = torch.from_numpy(seen)
+        return out, mask
+
+    def _steps(self, cell: Any, root: Path | None) -> np.ndarray:
+        """Float64 ``[T, C]``."""
+        values = array(cell, self.column, root)
+        if values.ndim not in (1, 2):
+            raise ReadError(f"column {self.column!r}", f"has shape {list(values.shape)}; a series is (T,) or (T, C)")
+        return values.astype(np.float64).reshape(len(values), -1)
+
+
+def series(column: str, length: int | None = None, channels: int | None = None) -> SeriesReader:
+    """Steps in time, float32 ``[length, channels]``, with a mask of the steps that are there.
+
+    Cells are arrays or lists ``(T,)`` or ``(T, channels)``, JSON lists, or paths of ``.npy`` files. A step with a NaN
+    in any channel is masked; what is shorter than ``length`` is filled and masked, what is longer is cut at its end.
+
+    Args:
+        column: name of the column.
+        length: steps; None: the longest that the reader was fitted on.
+        channels: numbers a step; None: as the first readable cell.
+    """
+    for what, value in (("length", length), ("channels", channels)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{what} must be above 0, not {value!r}")
+    return SeriesReader(check_column(column), length, channels)
+
+
+@dataclass(frozen=True)
+class VectorReader(Reader):
+    """See :func:`vector`."""
+
+    column: str
+    standardise: bool = False
+    length: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    kind: ClassVar[str] = "vector"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def fit(self, frame: pd.DataFrame, root: Path | None) -> Self:
+        length, count = self.length, 0
+        total = square = np.zeros(0)
+        for cell in frame[self.column].array:
+            if self.hole(cell, root):
+                continue
+            try:
+                values = self._values(cell, root, length)
+            except ReadError:  # reported when its row is read
+                continue
+            if length is None:
+                length, total, square = len(values), np.zeros(len(values)), np.zeros(len(values))
+            if not self.standardise:
+                break
+            count += 1  # Welford's update: no cancellation where the mean is large
+            step = values - total
+            total = total + step / count
+            square = square + step * (values - total)
+        if not self.standardise or not count:
+            return replace(self, length=length or 1, mean=(), std=())
+        std = np.sqrt(square / count)
+        std[std <= 1e-12 * np.maximum(1, np.abs(total))] = 1  # a number that never varies
+        return replace(self, length=length, mean=tuple(total.tolist()), std=tuple(std.tolist()))
+
+    def modality(self, name: str) -> Modality:
+        assert self.length is not None, "fit the reader first"
+        return Modality(name, "vector", (self.length,))
+
+    def hole(self, cell: Any, root: Path | None) -> bool:
+        return nothing(cell) or (_file(cell) and super().hole(cell, root))
+
+    def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
+        values = self._values(cells[0], root, self.length)
+        if self.mean:
+            values = (values - np.asarray(self.mean)) / np.asarray(self.std)
+        return torch.from_numpy(values.astype(np.float32)), None
+
+    def _values(self, cell: Any, root: Path | None, length: int | None) -> np.ndarray:
+        values = array(cell, self.column, root)
+        where = place(cell, self.column, root) if _file(cell) else f"column {self.column!r}"
+        if values.ndim != 1:
+            raise ReadError(where, f"has shape {list(values.shape)}; a vector has one axis")
+        if length is not None and len(values) != length:
+            raise ReadError(where, f"has {len(values)} numbers; {length} were expected")
+        return finite(values.astype(np.float64), where)
+
+
+def vector(column: str, standardise: bool = False) -> VectorReader:
+    """Numbers of a fixed count, float32 ``[D]``; D is that of the first readable cell that the reader is fitted on.
+
+    Cells are arrays or lists, JSON lists, or paths of ``.npy`` files.
+
+    Args:
+        column: name of the column.
+        standardise: by the mean and standard deviation of the rows that the reader is fitted on.
+    """
+    return VectorReader(check_column(column), bool(standardise))
+
+
+def _file(cell: Any) -> bool:
+    """A path, and not a JSON list."""
+    return is_path(cell) and not (isinstance(cell, str) and cell.lstrip().startswith("["))
+
+
+READERS |= {"text": TextReader, "tabular": TabularReader, "series": SeriesReader, "vector": VectorReader}

@@ -1,0 +1,140 @@
+"""Low-level features without parameters, for fusion before any encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.schema import Modality
+from kintsugi.encoders.audio import BANDS, logmel
+from kintsugi.encoders.tabular import cell_kinds, seen_cells
+
+SIDE, STEPS, BINS = 16, 16, 128
+
+
+class LowLevel(nn.Module):
+    """``forward(x, mask) -> [R, features]``: x ``[R, *shape]``, mask bool ``[R, T]`` or None (all seen)."""
+
+    features: int
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def _known(self, modality: Modality, axis: int) -> int:
+        size = modality.shape[axis]
+        if size is None:
+            raise ConfigError(f"modality {modality.name!r}: axis {axis} of shape {list(modality.shape)} must be known")
+        return size
+
+
+class Pixels(LowLevel):
+    """Pixels in [0, 1], averaged to at most 16 x 16."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.size = tuple(min(n or SIDE, SIDE) for n in modality.shape[1:])
+        self.features = self._known(modality, 0) * prod(self.size)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return functional.adaptive_avg_pool2d(x, self.size).flatten(1)
+
+
+class Spectrum(LowLevel):
+    """Log-mel power of 32 bands, normalised over the clip, averaged to 16 frames."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.logmel = logmel(modality)
+        self.features = STEPS * BANDS
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        level = self.logmel(x if mask is None else torch.where(mask, x, 0))
+        return functional.adaptive_avg_pool1d(level.transpose(1, 2), STEPS).flatten(1).to(x.dtype)
+
+
+class Bigrams(LowLevel):
+    """``log(1 + count)`` of pairs of neighbouring ids, hashed to 128 bins.
+
+    The hash is multiplicative: Knuth, "The art of computer programming", volume 3, section 6.4.
+    """
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.features = BINS
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        seen = x > 0 if mask is None else mask & (x > 0)
+        x = torch.where(seen, x, 0)
+        key = x[:, :-1] * 65_537 + x[:, 1:]
+        bins = ((key * 2_654_435_761) % 2**32) >> 25
+        pairs = (seen[:, :-1] & seen[:, 1:]).float()
+        return torch.zeros(len(x), BINS, device=x.device).scatter_add(1, bins, pairs).log1p()
+
+
+class Table(LowLevel):
+    """Numbers (zero where unseen), a flag for each seen cell, and categories as one-hot codes 0 to n."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.kinds = cell_kinds(modality)
+        self.features = sum(n == 0 for n in self.kinds) + len(self.kinds) + sum(n + 1 for n in self.kinds if n)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x, mask = seen_cells(x, mask)
+        flags = mask.to(x.dtype)
+        parts = [x[:, [i for i, n in enumerate(self.kinds) if n == 0]], flags]
+        for i, n in enumerate(self.kinds):
+            if n:
+                code = functional.one_hot(x[:, i].round().long().clamp(0, n), n + 1)
+                parts.append(code * flags[:, i, None])
+        return torch.cat(parts, 1)
+
+
+class Steps(LowLevel):
+    """Series averaged over the steps that exist to at most 16; zero where none does."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.steps = min(modality.shape[0] or STEPS, STEPS)
+        self.features = self.steps * self._known(modality, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        x = torch.where(mask[..., None], x, 0).transpose(1, 2)
+        share = functional.adaptive_avg_pool1d(mask[:, None].to(x.dtype), self.steps)
+        mean = functional.adaptive_avg_pool1d(x, self.steps) / torch.where(share > 0, share, 1)
+        return mean.transpose(1, 2).flatten(1)
+
+
+class Plain(LowLevel):
+    """A vector as it is, zero where masked."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.features = self._known(modality, 0)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x if mask is None else torch.where(mask, x, 0)
+
+
+LOWLEVEL: dict[str, Callable[[Modality], LowLevel]] = {
+    "image": Pixels,
+    "audio": Spectrum,
+    "text": Bigrams,
+    "tabular": Table,
+    "series": Steps,
+    "vector": Plain,
+}
+
+
+def lowlevel(modality: Modality) -> LowLevel:
+    """Low-level features of a modality: a module without parameters, ``(x, mask) -> [R, features]``."""
+    if modality.kind not in LOWLEVEL:
+        raise UnknownName("kind of modality with low-level features", modality.kind, LOWLEVEL)
+    return LOWLEVEL[modality.kind](modality)

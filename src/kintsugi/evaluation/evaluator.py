@@ -1,0 +1,432 @@
+"""Answers of one pipeline under many conditions, each distinct version of an input encoded once.
+
+A condition drops modalities, damages inputs, or both. What an encoder makes of a modality depends on its damage alone,
+so a chunk of rows is encoded once for each (modality, damage), and every condition is answered from what is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.errors import ConfigError
+from kintsugi.core.features import Features, Stream
+from kintsugi.core.model import Model
+from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.prediction import Prediction
+from kintsugi.data.dataset import Dataset
+from kintsugi.evaluation.protocols import Condition
+
+STREAM = 64
+
+
+@dataclass
+class Outcome:
+    """What a pipeline answered under one condition.
+
+    output ``[N, ...]``, as the task's loss wants it; probabilities ``[N, ...]``, as a user reads it;
+    present: bool ``[N, M]``: what there was to use; used: bool ``[N, M]``: what was used;
+    weights, reliability: float ``[N, M]`` or None; seconds: spent on this condition, with the encodings that it was the
+    first to need; mask_hash: of the mask and of the plans of the operators, "" where nothing was drawn.
+    """
+
+    condition: Condition
+    output: Tensor
+    probabilities: Tensor
+    present: Tensor
+    used: Tensor
+    weights: Tensor | None
+    reliability: Tensor | None
+    seconds: float
+    mask_hash: str
+
+
+def predict_conditions(
+    pipeline: Pipeline,
+    data: Dataset,
+    conditions: Sequence[Condition],
+    *,
+    chunk: int = 1024,
+    cache: bool = True,
+    stream: int = STREAM,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """Answers under each condition, in the order given, on the rows in their order.
+
+    Labels, ``truth`` and ``severity`` do not travel along, so nothing can read them. A restorer, or a model of encoding
+    ``joint``, is asked anew for each condition. A monitor that adapts gets a fresh copy for each condition and the rows
+    as a seeded stream of small batches.
+
+    Args:
+        pipeline: what is asked; its mode and its state are left as they were.
+        data: the test rows.
+        conditions: what is done to them.
+        chunk: rows held in memory at a time.
+        cache: False asks the whole pipeline anew for each condition: slower, the same answers to 1e-5.
+        stream: rows a batch of a monitor that adapts.
+        progress: called with ``(steps done, steps in all)``.
+    """
+    plans = _plan_all(pipeline.schema.names, data, conditions)
+    collected = [_Collected() for _ in plans]
+    with _calm(pipeline):
+        if any(monitor.adapts for monitor in pipeline.monitors):
+            _adapting(pipeline, data, plans, collected, stream, progress)
+        else:
+            stored = cache and pipeline.restore is None and pipeline.model.encoding == "separate"
+            _in_chunks(pipeline, data, plans, collected, chunk, stored, progress)
+    return [one.outcome(plan, pipeline) for one, plan in zip(collected, plans, strict=True)]
+
+
+# what is done to the rows ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """One operator with its plan; equal where it does the same."""
+
+    spec: str
+    seed: int
+    operator: Any = field(compare=False, repr=False)
+    plan: Any = field(compare=False, repr=False)
+
+    @property
+    def modality(self) -> str:
+        return str(self.operator.modality)
+
+
+Chain = tuple[_Damage, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A condition, worked out for a data set: ``keep`` bool ``[N, M]`` or ``[M]`` over the columns of the data.
+
+    chains: what happened to each modality that is kept anywhere, in order; the key of its versions.
+    """
+
+    condition: Condition
+    keep: Tensor
+    chains: dict[str, Chain]
+    hash: str
+
+    def rows(self, rows: Tensor) -> Tensor:
+        return self.keep if self.keep.ndim == 1 else self.keep[rows]
+
+
+def _plan_all(names: Sequence[str], data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
+    masks: dict[tuple[str, int], Any] = {}
+    damages: dict[tuple[str, int], _Damage] = {}
+
+    def mask(spec: str, seed: int) -> Any:
+        if (spec, seed) not in masks:
+            from kintsugi.imperfect import parse_mechanism
+
+            masks[spec, seed] = parse_mechanism(spec).plan(data, seed)
+        return masks[spec, seed]
+
+    def damage(spec: str, seed: int) -> _Damage:
+        if (spec, seed) not in damages:
+            from kintsugi.imperfect import parse_corruption
+
+            operator = parse_corruption(spec)
+            damages[spec, seed] = _Damage(spec, seed, operator, operator.plan(data, seed))
+        return damages[spec, seed]
+
+    plans = []
+    for c in conditions:
+        keep = torch.tensor([c.keep is None or name in c.keep for name in data.schema.names])
+        for name in c.keep or ():
+            data.schema.column(name)
+        said = []
+        done = tuple(damage(spec, c.seed) for spec in c.corruptions)
+        if c.missing is not None:
+            drawn = mask(c.missing, c.seed)
+            keep = keep & drawn.keep
+            said.append(str(drawn.hash))
+        said += [str(d.plan.hash) for d in done]
+        plans.append(_Plan(c, keep, _chains(names, data, keep, done), "+".join(said)))
+    return plans
+
+
+def _chains(names: Sequence[str], data: Dataset, keep: Tensor, damage: Chain) -> dict[str, Chain]:
+    # An operator that is not bound to one modality may read and change all: what came before it counts for all.
+    across = any(d.modality not in data.schema.names for d in damage)
+    kept = [name for name in names if bool(keep[..., data.schema.column(name)].any())]
+    return {name: tuple(d for d in damage if across or d.modality == name) for name in kept}
+
+
+# a chunk of rows ---------------------------------------------------------------------------------------------------
+
+
+class _Chunk:
+    """The versions of a chunk's inputs and streams, let go after the last condition that needs them.
+
+    Operators work on the CPU, so that the damage is the same whatever the device of the model.
+    """
+
+    def __init__(self, model: Model, batch: Batch, plans: Sequence[_Plan], device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.left = Counter(chain for plan in plans for chain in plan.chains.values())
+        self.undamaged = sorted({n for p in plans for n, chain in p.chains.items() if not chain}, key=batch.names.index)
+        self.read: dict[Chain, Batch] = {(): batch}
+        self.moved: dict[Chain, Batch] = {(): batch.to(device)}
+        self.streams: dict[tuple[str, Chain], Stream] = {}
+        self.zeros: dict[str, Stream] = {}
+
+    def damaged(self, chain: Chain) -> Batch:
+        """The chunk, on the device, with this done to it and nothing dropped."""
+        if chain not in self.moved:
+            before, after = self._as_read(chain[:-1]), self._as_read(chain)
+            moved = dict(self.damaged(chain[:-1]).inputs)
+            moved.update({n: x.to(self.device) for n, x in after.inputs.items() if x is not before.inputs[n]})
+            self.moved[chain] = replace(
+                self.moved[()],
+                inputs=moved,
+                present=after.present.to(self.device),
+                mask={name: m.to(self.device) for name, m in after.mask.items()},
+            )
+        return self.moved[chain]
+
+    def _as_read(self, chain: Chain) -> Batch:
+        if chain not in self.read:
+            before = self._as_read(chain[:-1])
+            self.read[chain] = _damage(before, chain[-1])
+        return self.read[chain]
+
+    def batch(self, plan: _Plan, keep: Tensor) -> Batch:
+        """The chunk under a condition."""
+        whole = self.damaged(())
+        inputs, mask, present = dict(whole.inputs), dict(whole.mask), whole.present.clone()
+        for name, chain in plan.chains.items():
+            version = self.damaged(chain)
+            column = whole.names.index(name)
+            inputs[name], present[:, column] = version.inputs[name], version.present[:, column]
+            if name in version.mask:
+                mask[name] = version.mask[name]
+        return replace(whole, inputs=inputs, mask=mask, present=present).where(keep.to(self.device))
+
+    def stream(self, name: str, chain: Chain) -> Stream:
+        """One version of a modality, encoded once in all rows where it is present."""
+        if (name, chain) not in self.streams:
+            names = self.undamaged if not chain else [name]  # in one call, for models with their own encode
+            for each, stream in self.model.encode_only(names, self.damaged(chain)).items():
+                self.streams[each, chain] = stream
+        return self.streams[name, chain]
+
+    def zero(self, name: str) -> Stream:
+        """The stream of a modality that no row has."""
+        if name not in self.zeros:
+            known = next((s for (n, _), s in self.streams.items() if n == name), None)
+            if known is None and name in self.undamaged:
+                known = self.stream(name, ())
+            whole = self.damaged(())
+            nobody = torch.zeros(len(whole), dtype=torch.bool, device=self.device)
+            if known is None:
+                known = self.model.encode_only([name], whole.where(torch.zeros_like(whole.present[0])))[name]
+            self.zeros[name] = known.where(nobody)
+        return self.zeros[name]
+
+    def answer(self, plan: _Plan, keep: Tensor) -> Prediction:
+        """The model's own answer under a condition."""
+        keep = keep.to(self.device)
+        names = self.damaged(()).names
+        streams, columns = {}, []
+        for name in self.model.schema.names:
+            chain = plan.chains.get(name)
+            there = self.damaged(chain or ()).present[:, names.index(name)]
+            here = there & keep[..., names.index(name)]
+            streams[name] = self.zero(name) if chain is None else self._some(name, chain, there, here)
+            columns.append(here)
+        return self.model.predict(Features(streams, torch.stack(columns, 1)))
+
+    def _some(self, name: str, chain: Chain, there: Tensor, here: Tensor) -> Stream:
+        whole = self.stream(name, chain)
+        if torch.equal(here, there):  # nothing dropped: no copy
+            return whole
+        return whole.where(here) if bool(here.any()) else self.zero(name)
+
+    def watched(self, plan: _Plan, given: Batch) -> Callable[[Batch], Prediction]:
+        """The model for monitors: what they left alone comes from the store, what they replaced is encoded anew."""
+
+        def inner(batch: Batch) -> Prediction:
+            if torch.is_grad_enabled():  # the monitor wants a gradient with respect to its inputs
+                answer: Prediction = self.model(batch)
+                return answer
+            streams: dict[str, Stream] = {}
+            for name in self.model.schema.names:
+                if self._untouched(name, plan, given, batch):
+                    chain, column = plan.chains[name], batch.names.index(name)
+                    there = self.damaged(chain).present[:, column]
+                    streams[name] = self._some(name, chain, there, batch.present[:, column])
+            anew = [name for name in self.model.schema.names if name not in streams]
+            if anew:
+                streams.update(self.model.encode_only(anew, batch))
+            return self.model.predict(
+                Features({name: streams[name] for name in self.model.schema.names}, self.model.columns(batch))
+            )
+
+        return inner
+
+    def _untouched(self, name: str, plan: _Plan, given: Batch, batch: Batch) -> bool:
+        column = given.names.index(name)
+        if name not in plan.chains or batch.inputs[name] is not given.inputs[name]:
+            return False
+        here = batch.present[:, column]
+        if bool((here & ~given.present[:, column]).any()):
+            return False
+        was, now = given.mask.get(name), batch.mask.get(name)
+        if was is None or now is None:
+            return was is now
+        return torch.equal(now, was & here[:, None])
+
+    def release(self, plan: _Plan) -> None:
+        """This condition is answered."""
+        self.left.subtract(plan.chains.values())
+        over = {chain for chain in (*self.read, *self.moved) if chain and self.left[chain] <= 0}
+        for chain in over:
+            self.read.pop(chain, None)
+            self.moved.pop(chain, None)
+        if over:
+            self.streams = {key: stream for key, stream in self.streams.items() if key[1] not in over}
+
+
+def _damage(batch: Batch, damage: _Damage) -> Batch:
+    after: Batch = damage.operator.apply(batch, damage.plan)
+    if damage.modality in batch.names:
+        for name in batch.names:
+            same = after.inputs[name] is batch.inputs[name] or torch.equal(after.inputs[name], batch.inputs[name])
+            if name != damage.modality and not same:
+                raise ConfigError(f"{damage.spec} says that it changes {damage.modality!r}, and changed {name!r} too")
+    return after
+
+
+def _unlabelled(batch: Batch) -> Batch:
+    return replace(batch, target=None, target_present=None, weight=None, truth=None, severity=None)
+
+
+# the sweeps --------------------------------------------------------------------------------------------------------
+
+
+def _in_chunks(
+    pipeline: Pipeline,
+    data: Dataset,
+    plans: Sequence[_Plan],
+    collected: Sequence[_Collected],
+    size: int,
+    stored: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    chunks = torch.split(torch.arange(len(data)), size)
+    for number, rows in enumerate(chunks):
+        chunk = _Chunk(pipeline.model, _unlabelled(data.batch(rows)), plans, _device(pipeline))
+        for done, (plan, into) in enumerate(zip(plans, collected, strict=True), start=1):
+            start = time.perf_counter()
+            keep = plan.rows(rows)
+            if stored and not len(pipeline.monitors):
+                prediction = chunk.answer(plan, keep)
+            else:
+                batch = chunk.batch(plan, keep)
+                prediction = pipeline.answer(batch, chunk.watched(plan, batch) if stored else None)
+            into.add(prediction, time.perf_counter() - start)
+            into.present.append(_present(chunk, plan, keep, pipeline.model))
+            chunk.release(plan)
+            if progress is not None:
+                progress(number * len(plans) + done, len(chunks) * len(plans))
+
+
+def _adapting(
+    pipeline: Pipeline,
+    data: Dataset,
+    plans: Sequence[_Plan],
+    collected: Sequence[_Collected],
+    size: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    from kintsugi.core.store import clone
+
+    for done, (plan, into) in enumerate(zip(plans, collected, strict=True), start=1):
+        twin = clone(pipeline)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.condition.seed))
+        for rows in torch.split(order, size):
+            chunk = _Chunk(twin.model, _unlabelled(data.batch(rows)), [plan], _device(twin))
+            start = time.perf_counter()
+            keep = plan.rows(rows)
+            into.add(twin.answer(chunk.batch(plan, keep)), time.perf_counter() - start)
+            into.present.append(_present(chunk, plan, keep, twin.model))
+        into.order = order.argsort()
+        if progress is not None:
+            progress(done, len(plans))
+
+
+def _present(chunk: _Chunk, plan: _Plan, keep: Tensor, model: Model) -> Tensor:
+    names = chunk.damaged(()).names
+    columns = [chunk.damaged(plan.chains.get(n, ())).present[:, names.index(n)].cpu() for n in model.schema.names]
+    wanted = [names.index(n) for n in model.schema.names]
+    return torch.stack(columns, 1) & keep[..., wanted]
+
+
+@dataclass
+class _Collected:
+    """Predictions of one condition, chunk after chunk."""
+
+    output: list[Tensor] = field(default_factory=list)
+    used: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor | None] = field(default_factory=list)
+    reliability: list[Tensor | None] = field(default_factory=list)
+    present: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+    order: Tensor | None = None
+
+    def add(self, prediction: Prediction, seconds: float) -> None:
+        self.output.append(prediction.output.detach().float().cpu())
+        self.used.append(prediction.used.cpu())
+        for into, value in ((self.weights, prediction.weights), (self.reliability, prediction.reliability)):
+            into.append(None if value is None else value.detach().float().cpu())
+        self.seconds += seconds
+
+    def outcome(self, plan: _Plan, pipeline: Pipeline) -> Outcome:
+        output = self._join(self.output)
+        return Outcome(
+            plan.condition,
+            output,
+            pipeline.model.task.probabilities(output),
+            self._join(self.present),
+            self._join(self.used),
+            self._maybe(self.weights),
+            self._maybe(self.reliability),
+            self.seconds,
+            plan.hash,
+        )
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        joined = torch.cat(list(parts))
+        return joined if self.order is None else joined[self.order]
+
+    def _maybe(self, parts: Sequence[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        return self._join(there) if len(there) == len(parts) else None
+
+
+def _device(pipeline: Pipeline) -> torch.device:
+    return pipeline.model.prior.device
+
+
+@contextmanager
+def _calm(pipeline: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module has the mode that it had."""
+    modes = [(module, module.training) for module in pipeline.modules()]
+    pipeline.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

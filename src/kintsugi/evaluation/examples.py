@@ -1,0 +1,146 @@
+"""A few rows to look at: what went in, and what came out with everything and with each modality left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.schema import Modality, Task
+from kintsugi.evaluation.evaluator import predict_conditions
+from kintsugi.evaluation.naming import named_pipelines
+from kintsugi.evaluation.protocols import CLEAN, Condition
+
+if TYPE_CHECKING:
+    from kintsugi.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One input of a row: a tensor of the modality's shape, its text, or None where it is absent."""
+
+    modality: Modality
+    value: Tensor | str | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method said of a row. without: the modality left out, None with everything; confidence in [0, 1]."""
+
+    method: str
+    without: str | None
+    said: str
+    confidence: float | None
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row with its true label and the answers. index: its position in the source."""
+
+    dataset: str
+    index: int
+    label: str | None
+    inputs: tuple[Shown, ...]
+    answers: tuple[Answer, ...]
+
+
+def examples(model: Any, data: Dataset, rows: int | Sequence[int] = 4, *, seed: int = 0) -> list[Example]:
+    """Answers of models on some rows, with everything and without each modality that the row has.
+
+    Args:
+        model: as :func:`~kintsugi.evaluation.evaluate` takes it, one or several.
+        data: test rows.
+        rows: how many labelled rows to draw at random, or their positions.
+        seed: of the draw.
+    """
+    positions = _draw(data, rows, seed) if isinstance(rows, int) else list(rows)
+    few = data.subset(torch.tensor(positions, dtype=torch.int64))
+    batch = few.batch(torch.arange(len(few)))
+    answers: list[list[Answer]] = [[] for _ in positions]
+    for name, _, pipeline in named_pipelines(model):
+        names = pipeline.schema.names
+        left_out = [n for n in names if len(names) > 1]
+        conditions = [CLEAN] + [
+            Condition(f"without {n}", "subset", keep=tuple(m for m in data.schema.names if m != n)) for n in left_out
+        ]
+        outcomes = predict_conditions(pipeline, few, conditions)
+        for without, outcome in zip([None, *left_out], outcomes, strict=True):
+            for i in range(len(positions)):
+                if without is None or bool(batch.present[i, data.schema.column(without)]):
+                    answers[i].append(_answer(pipeline.schema.task, name, without, outcome.probabilities[i], batch, i))
+    return [
+        Example(
+            data.name,
+            int(batch.index[i]),
+            _label(data.schema.task, batch, i),
+            tuple(_shown(data, m, batch, i) for m in data.schema.modalities),
+            tuple(answers[i]),
+        )
+        for i in range(len(positions))
+    ]
+
+
+def _draw(data: Dataset, count: int, seed: int) -> list[int]:
+    labelled = data.target_present.nonzero().flatten() if data.target is not None else torch.arange(len(data))
+    order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed))
+    chosen: list[int] = labelled[order[:count]].tolist()
+    return chosen
+
+
+def _answer(task: Task, method: str, without: str | None, probabilities: Tensor, batch: Batch, row: int) -> Answer:
+    said, confidence = describe(task, probabilities)
+    label = _label(task, batch, row)
+    correct = None if label is None or task.key == "regression" else said == label
+    return Answer(method, without, said, confidence, correct)
+
+
+def describe(task: Task, probabilities: Tensor) -> tuple[str, float | None]:
+    """One row's answer in words, and the probability of the class it names."""
+    names: tuple[str, ...] = getattr(task, "names", ())
+    if task.key == "classification":
+        best = int(probabilities.argmax())
+        return names[best], float(probabilities[best])
+    if task.key == "multilabel":
+        return _listed(names, probabilities > 0.5), None
+    return ", ".join(f"{float(v):.4g}" for v in probabilities.reshape(-1)), None
+
+
+def _label(task: Task, batch: Batch, row: int) -> str | None:
+    if batch.target is None or (batch.target_present is not None and not bool(batch.target_present[row])):
+        return None
+    target = batch.target[row]
+    names: tuple[str, ...] = getattr(task, "names", ())
+    if task.key == "classification":
+        return names[int(target)]
+    if task.key == "multilabel":
+        return _listed(names, target > 0.5)
+    return ", ".join(f"{float(v):.4g}" for v in target.reshape(-1))
+
+
+def _listed(names: Sequence[str], chosen: Tensor) -> str:
+    return ", ".join(name for name, here in zip(names, chosen.tolist(), strict=True) if here) or "none"
+
+
+def _shown(data: Dataset, modality: Modality, batch: Batch, row: int) -> Shown:
+    if not bool(batch.present[row, data.schema.column(modality.name)]):
+        return Shown(modality, None)
+    x, mask = batch.inputs[modality.name][row], batch.mask.get(modality.name)
+    steps = None if mask is None else mask[row]
+    if modality.kind == "text":
+        return Shown(modality, _words(data, modality.name, x if steps is None else x[steps]))
+    if steps is not None and modality.kind in ("audio", "series") and len(steps) == len(x):
+        x = x[steps]
+    return Shown(modality, x.detach().cpu())
+
+
+def _words(data: Dataset, name: str, tokens: Tensor) -> str:
+    """Text of token ids, where the source knows the way back; else the ids."""
+    decode = getattr(data.source, "decode", None)
+    if decode is not None:
+        return str(decode(name, tokens))
+    return "token ids " + " ".join(str(int(t)) for t in tokens[:40]) + (" …" if len(tokens) > 40 else "")

@@ -1,0 +1,244 @@
+"""What a model is put through: named, serialisable lists of test conditions."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.registry import Registry
+from kintsugi.core.schema import Schema
+
+MOST_MODALITIES = 12
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to the test rows, beyond the holes that they have already.
+
+    Args:
+        name: unique in its protocol.
+        group: ``clean``, ``subset``, ``rate/<mechanism>`` or ``corruption/<operator>(<modality>)``; what shares a group
+            and has an ``x`` is one degradation curve.
+        keep: modalities that stay; None: all. An empty tuple leaves nothing, so that the prior answers.
+        missing: a mechanism such as ``mcar(0.3)`` that takes slots away.
+        corruptions: operators such as ``gaussian_noise(image, 3)``, applied in this order.
+        seed: of the mechanism and of the operators.
+        x: position on a degradation curve: rate or severity.
+    """
+
+    name: str
+    group: str
+    keep: tuple[str, ...] | None = None
+    missing: str | None = None
+    corruptions: tuple[str, ...] = ()
+    seed: int = 0
+    x: float | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is done to the data."""
+        return self.keep is None and self.missing is None and not self.corruptions
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Condition:
+        """The way back; absent keys take their defaults."""
+        known = set(cls.__dataclass_fields__)
+        for key in saved:
+            if key not in known:
+                raise UnknownName("field of a condition", key, known)
+        keep = saved.get("keep")
+        return cls(
+            **{
+                **saved,
+                "keep": None if keep is None else tuple(keep),
+                "corruptions": tuple(saved.get("corruptions", ())),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named list of conditions."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+
+    def __post_init__(self) -> None:
+        if not self.conditions:
+            raise ConfigError(f"protocol {self.name!r} has no conditions")
+        seen: set[str] = set()
+        for condition in self.conditions:
+            if condition.name in seen:
+                raise ConfigError(f"protocol {self.name!r} has two conditions named {condition.name!r}")
+            seen.add(condition.name)
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; :meth:`from_json` is the way back."""
+        return {"name": self.name, "conditions": [c.to_json() for c in self.conditions]}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Protocol:
+        """The protocol that :meth:`to_json` wrote."""
+        return cls(saved["name"], tuple(Condition.from_json(c) for c in saved["conditions"]))
+
+
+Builder = Callable[..., Protocol]
+PROTOCOLS: Registry[Builder] = Registry("protocol", "kintsugi.evaluation")
+CLEAN = Condition("clean", "clean", x=0.0)
+
+
+@PROTOCOLS.register("clean")
+def clean(schema: Schema) -> Protocol:
+    """The data as it is, and nothing else."""
+    return Protocol("clean", (CLEAN,))
+
+
+@PROTOCOLS.register("subsets")
+def subsets(schema: Schema) -> Protocol:
+    """Every non-empty subset of the modalities, 2^M - 1 in all: the full one first, as ``clean``, then by size.
+
+    Raises:
+        ConfigError: more than 12 modalities.
+    """
+    names = schema.names
+    if len(names) > MOST_MODALITIES:
+        raise ConfigError(
+            f"protocol 'subsets' tries every subset, and {len(names)} modalities have {2 ** len(names) - 1:,} of them; "
+            f"it takes at most {MOST_MODALITIES}. Use protocol 'rates', or a Protocol of the subsets that matter"
+        )
+    smaller = [keep for size in range(len(names) - 1, 0, -1) for keep in combinations(names, size)]
+    return Protocol("subsets", (CLEAN, *(Condition(" + ".join(keep), "subset", keep=keep) for keep in smaller)))
+
+
+@PROTOCOLS.register("rates")
+def rates(schema: Schema, *wanted: float, seeds: int = 1) -> Protocol:
+    """Slots missing completely at random, at least one kept in each row, at rates from 0 up.
+
+    Where one of M slots is always kept, a rate above 1 - 1/M cannot be reached; the default 0, 0.1, … 0.9 stops there.
+
+    Args:
+        schema: the modalities.
+        wanted: shares of slots; default as above.
+        seeds: masks drawn a rate.
+
+    Raises:
+        ConfigError: a rate that cannot be reached.
+    """
+    most = 1 - 1 / len(schema)
+    for rate in wanted:
+        if not 0 <= float(rate) <= most + 1e-9:
+            raise ConfigError(
+                f"rate {rate:g} cannot be reached: with one of {len(schema)} modalities kept in every row, "
+                f"rates go from 0 to {most:.3g}"
+            )
+    chosen = sorted({float(r) for r in wanted}) if wanted else [r / 10 for r in range(10) if r / 10 <= most + 1e-9]
+    conditions = [CLEAN]
+    for rate in chosen:
+        for seed in range(seeds if rate else 0):
+            name = f"mcar({rate:g})" + (f" mask {seed}" if seeds > 1 else "")
+            conditions.append(Condition(name, "rate/mcar", missing=f"mcar({rate:g})", seed=seed, x=rate))
+    return Protocol(_called("rates", wanted, {} if seeds == 1 else {"seeds": seeds}), tuple(conditions))
+
+
+@PROTOCOLS.register("corruptions")
+def corruptions(schema: Schema, *chosen: int | str) -> Protocol:
+    """Every registered operator that fits a modality, at each severity, one modality at a time; clean first.
+
+    Args:
+        schema: the modalities.
+        chosen: severities (default 1 to 5) and names of operators (default all).
+
+    Raises:
+        UnknownName: no such operator for any of these modalities.
+    """
+    from kintsugi.imperfect import list_corruptions
+
+    severities = tuple(sorted({c for c in chosen if not isinstance(c, str)})) or SEVERITIES
+    operators = [c for c in chosen if isinstance(c, str)]
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise ConfigError(f"severity {severity} does not exist; severities are 1 to 5")
+    fitting = {m.name: list(list_corruptions(m.kind)) for m in schema.modalities}
+    known = sorted({operator for fit in fitting.values() for operator in fit})
+    for operator in operators:
+        if operator not in known:
+            raise UnknownName("corruption for these modalities", operator, known)
+    conditions = [CLEAN]
+    for modality, fit in fitting.items():
+        for operator in fit:
+            if operators and operator not in operators:
+                continue
+            for severity in severities:
+                spec = f"{operator}({modality}, {severity})"
+                group = f"corruption/{operator}({modality})"
+                conditions.append(Condition(spec, group, corruptions=(spec,), x=float(severity)))
+    return Protocol(_called("corruptions", chosen), tuple(conditions))
+
+
+@PROTOCOLS.register("demo")
+def demo(schema: Schema) -> Protocol:
+    """``subsets`` and ``corruptions(1, 3, 5)`` together."""
+    return Protocol("demo", (*subsets(schema).conditions, *corruptions(schema, 1, 3, 5).conditions[1:]))
+
+
+def get_protocol(protocol: str | Protocol, schema: Schema) -> Protocol:
+    """A protocol for this schema: ``subsets``, ``rates(0.1, 0.5)``, ``corruptions(3, 5)`` or a :class:`Protocol`.
+
+    Raises:
+        UnknownName: no such protocol, or it keeps a modality that the schema lacks.
+        ConfigError: an argument that the protocol does not take.
+    """
+    if isinstance(protocol, Protocol):
+        found = protocol
+    else:
+        name, values, options = _parse(protocol)
+        try:
+            found = PROTOCOLS[name](schema, *values, **options)
+        except TypeError as error:
+            raise ConfigError(f"protocol {protocol!r}: {error}") from error
+    for condition in found.conditions:
+        for modality in condition.keep or ():
+            schema.column(modality)
+    return found
+
+
+def _parse(spec: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """``name(1, word, key=2)`` -> name, values, options."""
+    match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", spec)
+    if match is None:
+        raise UnknownName("protocol", spec, PROTOCOLS)
+    values: list[Any] = []
+    options: dict[str, Any] = {}
+    for piece in filter(None, (p.strip() for p in (match[2] or "").split(","))):
+        key, equals, value = (part.strip() for part in piece.partition("="))
+        if equals:
+            options[key] = _literal(value)
+        else:
+            values.append(_literal(key))
+    return match[1], values, options
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _called(name: str, values: Sequence[float | str], options: Mapping[str, Any] | None = None) -> str:
+    said = [v if isinstance(v, str) else f"{v:g}" for v in values]
+    said += [f"{key}={value}" for key, value in (options or {}).items()]
+    return f"{name}({', '.join(said)})" if said else name

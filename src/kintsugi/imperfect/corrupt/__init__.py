@@ -1,0 +1,1 @@
+"""Corruption operators, one file a kind of modality; found by the registry."""

@@ -1,0 +1,42 @@
+"""Randomness that belongs to a row, not to a position: the same draw in any order, batch, worker or process.
+
+Draws are made by hashing a counter (run, row, column) with the finalising mix of SplitMix64 (Steele, Lea and Flood,
+"Fast splittable pseudorandom number generators", OOPSLA 2014), so that they are made for many rows at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+# SplitMix64: the golden ratio as a 64-bit fraction steps the counter, two odd factors mix it.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+def stable_key(*parts: object) -> int:
+    """63 bits from the text of ``parts``; the same in every process, unlike :func:`hash`."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def row_seeds(key: int, index: Tensor) -> NDArray[np.uint64]:
+    """One 63-bit seed a row, ``[N]``, from the key of a run and the rows' ``index`` (int64 ``[N]``)."""
+    rows = index.detach().cpu().numpy().astype(np.int64).view(np.uint64)
+    return _mix(_mix(np.uint64(key) + rows * _STEP) + _STEP) >> np.uint64(1)
+
+
+def uniforms(key: int, index: Tensor, columns: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), ``[N, columns]``. Column ``c`` of a row does not depend on how many columns there are."""
+    counter = np.arange(1, columns + 1, dtype=np.uint64) * _STEP
+    bits = _mix(row_seeds(key, index)[:, None] + counter)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # a double holds 53 bits
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * _MIX[0]
+    z = (z ^ (z >> np.uint64(27))) * _MIX[1]
+    return z ^ (z >> np.uint64(31))

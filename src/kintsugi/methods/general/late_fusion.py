@@ -1,0 +1,96 @@
+"""One model a modality; only their answers are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.card import Card
+from kintsugi.core.features import Features, Fused
+from kintsugi.core.methods import register
+from kintsugi.core.model import Model
+from kintsugi.core.part import Part
+from kintsugi.core.prediction import Prediction, Step
+from kintsugi.core.schema import Schema, StreamSpec
+from kintsugi.layers.vote import vote
+from kintsugi.training.lab import Lab
+
+
+@register(
+    Card(
+        key="late_fusion",
+        name="Late fusion",
+        paper="Dixit and Satapathy: Deep CNN with late fusion for real time multimodal emotion recognition",
+        venue="Expert Systems with Applications 2024",
+        leaf="general",
+        faithful=(
+            "independent predictor for each modality, trained by its own task loss",
+            "answers merged by mean or product, renormalised over the present ones",
+        ),
+        simplified=("the learned and stacked mergers of the survey's text are left out: mean and product need no data",),
+        defaults_from="this library; the survey names the mergers without numbers",
+        check="with a single modality present the output is that modality's own output, exactly",
+        imperfection=frozenset({"missing at test", "missing in training", "corrupted at test"}),
+        tasks=frozenset({"classification", "multilabel", "regression"}),
+        joint=False,
+    )
+)
+class LateFusion(Model):
+    """Each modality answers alone; the present ones vote.
+
+    Args:
+        merge: ``product`` of probabilities (the optimum where modalities are independent given the label, up to the
+            prior that it counts once too often for each voter) or ``mean`` of probabilities. Regression: always the mean.
+    """
+
+    off: ClassVar[dict[str, Any] | type[Part]]
+
+    def __init__(
+        self, schema: Schema, dim: int = 32, merge: str = "product", encoders: Mapping[str, nn.Module] | None = None
+    ) -> None:
+        super().__init__(schema, dim, encoders, fused=None)
+        self.merge = merge
+        self.heads = nn.ModuleDict({m: schema.task.head(StreamSpec(dim)) for m in schema.names})
+
+    def fuse(self, features: Features) -> Fused:
+        alone = {m: head(features.streams[m]) for m, head in self.heads.items()}
+        return Fused.vector(features.flat(), extras={"alone": alone})
+
+    def head(self, fused: Fused, features: Features) -> Prediction:
+        alone: dict[str, Tensor] = fused.extras["alone"]
+        merged, weights = vote(torch.stack(list(alone.values()), 1), features.present, self.task.key, self.merge)
+        return Prediction(merged, features.present, fused.pooled(), unimodal=alone, weights=weights)
+
+    def step(self, batch: Batch, side: Batch | None = None) -> Step:
+        prediction: Prediction = self(batch)
+        losses = {
+            f"alone/{m}": self.task.loss(output, batch, batch.present[:, i])
+            for i, (m, output) in enumerate(prediction.unimodal.items())
+        }
+        return Step(losses, prediction)
+
+    @staticmethod
+    def mechanism(lab: Lab) -> None:
+        """See the card's ``check``."""
+        model = lab.trained().model
+        batch = lab.batch()
+        for name in lab.schema.names:
+            prediction = model(batch.only(name))
+            assert torch.equal(prediction.output, prediction.unimodal[name]), f"{name} does not speak for itself"
+
+
+class AbsentVoters(LateFusion):
+    """Off: absent modalities vote too, with what their head makes of nothing."""
+
+    def head(self, fused: Fused, features: Features) -> Prediction:
+        alone: dict[str, Tensor] = fused.extras["alone"]
+        everyone = torch.ones_like(features.present)
+        merged, weights = vote(torch.stack(list(alone.values()), 1), everyone, self.task.key, self.merge)
+        return Prediction(merged, features.present, fused.pooled(), unimodal=alone, weights=weights)
+
+
+LateFusion.off = AbsentVoters
