@@ -45,9 +45,15 @@ def lost(data: Dataset, mask: Mask) -> Tensor:
 # rates --------------------------------------------------------------------------------------------------------------
 @settings(max_examples=80, deadline=None)
 @forall(
-    rate=st.floats(0, 1), holes=st.floats(0, 0.9), modalities=st.integers(1, 5), rows=st.integers(1, 300), keep=st.booleans()
+    rate=st.floats(0, 1),
+    holes=st.floats(0, 0.9),
+    modalities=st.integers(1, 5),
+    rows=st.integers(1, 300),
+    keep=st.booleans(),
 )
-def test_mcar_is_exact_or_names_the_largest_rate(rate: float, holes: float, modalities: int, rows: int, keep: bool) -> None:
+def test_mcar_is_exact_or_names_the_largest_rate(
+    rate: float, holes: float, modalities: int, rows: int, keep: bool
+) -> None:
     data = make(rows, modalities, holes)
     observed, alive = int(data.present.sum()), int(data.present.any(1).sum())
     wanted = round(rate * observed)
@@ -117,7 +123,10 @@ def test_a_higher_rate_hides_more_of_the_same(make_one: object) -> None:
 
 @settings(max_examples=60, deadline=None)
 @forall(
-    rates=st.lists(st.floats(0, 1), min_size=1, max_size=5), holes=st.floats(0, 0.7), rows=st.integers(1, 80), keep=st.booleans()
+    rates=st.lists(st.floats(0, 1), min_size=1, max_size=5),
+    holes=st.floats(0, 0.7),
+    rows=st.integers(1, 80),
+    keep=st.booleans(),
 )
 def test_per_modality_is_exact(rates: list[float], holes: float, rows: int, keep: bool) -> None:
     data = make(rows, len(rates), holes)
@@ -204,15 +213,12 @@ def test_given_repeats_a_mask() -> None:
 
 # masks are values ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "mechanism", [mcar(0.4), per_modality(image=0.6, clue=0.7, speech=0.5, keep_one=True), smil(0.2, "clue"), pattern("image")]
+    "mechanism",
+    [mcar(0.4), per_modality(image=0.6, clue=0.7, speech=0.5, keep_one=True), smil(0.2, "clue"), pattern("image")],
 )
 def test_a_mask_belongs_to_rows_not_to_their_order(mechanism: object) -> None:
     data = make(400, 3, 0.1)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(5))
-    if str(mechanism).startswith("per_modality"):  # the exchange of slots ends in the same sums, not the same bits
-        moved = mechanism.plan(data.subset(order), 0).keep  # type: ignore[attr-defined]
-        assert torch.equal(moved.sum(0), mechanism.plan(data, 0).keep.sum(0))  # type: ignore[attr-defined]
-        return
     straight = mechanism.plan(data, 0).keep  # type: ignore[attr-defined]
     assert torch.equal(straight[order], mechanism.plan(data.subset(order), 0).keep)  # type: ignore[attr-defined]
 
@@ -221,7 +227,7 @@ def test_the_seed_decides_and_the_hash_is_stable() -> None:
     data = make(50, 3)
     assert mcar(0.3).plan(data, 0) == mcar(0.3).plan(data, 0)
     assert mcar(0.3).plan(data, 0) != mcar(0.3).plan(data, 1)
-    assert mcar(0.3).plan(data, 0).hash == "PINNED"
+    assert mcar(0.3).plan(data, 0).hash == "63c398a1fe151769"
     first, second = data.subset(range(25)), data.subset(range(25, 50))
     assert not torch.equal(mcar(0.3).plan(first, 0).keep, mcar(0.3).plan(second, 0).keep)
 

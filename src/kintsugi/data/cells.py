@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,16 @@ def _tuples(value: Any) -> Any:
         return tuple(_tuples(v) for v in value)
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+T = TypeVar("T")
+
+
+def fitted(value: T | None) -> T:
+    """A value that ``fit`` settles."""
+    if value is None:
+        raise RuntimeError("this reader has to be fitted before it can read")
     return value
 
 

@@ -19,7 +19,7 @@ from kintsugi.core.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kintsugi.imperfect.corruption import Corruption
+    from kintsugi.imperfect.corruption import Distortion
     from kintsugi.imperfect.missing import Mask, Mechanism
 
 Keep = Literal["nothing", "truth"]
@@ -40,7 +40,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, rows: Tensor) -> Batch:
-        """These rows (int64 ``[B]``), with ``index`` = ``rows``. ``present`` may be smaller than announced where a file turns out unreadable."""
+        """These rows (int64 ``[B]``), with ``index`` = ``rows``.
+
+        ``present`` may be smaller than announced where a file turns out unreadable.
+        """
 
     @property
     @abstractmethod
@@ -130,7 +133,7 @@ def concatenate(parts: Sequence[Batch]) -> Batch:
     def join(values: list[Any]) -> Any:
         if values[0] is None:
             return None
-        return torch.cat(values) if isinstance(values[0], Tensor) else sum(values, [])
+        return torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
 
     return Batch(
         first.names,
@@ -168,7 +171,7 @@ class Dataset(Data):
         self.index = torch.arange(len(source.present)) if rows is None else rows
         self.hidden: Tensor | None = None
         self.mask: Mask | None = None
-        self.corruptions: tuple[tuple[Corruption, Any], ...] = ()
+        self.corruptions: tuple[tuple[Distortion, Any], ...] = ()
         self.damage = _Damage()
         self.note: dict[str, Any] = {}
 
@@ -256,7 +259,7 @@ class Dataset(Data):
         if rows.dtype == torch.bool:
             rows = rows.nonzero().flatten()
         hidden = None if self.hidden is None else self.hidden[rows]
-        return self._with(index=self.index[rows], hidden=hidden)
+        return self._with(index=self.index[rows], hidden=hidden, mask=None)
 
     def split(
         self, val: float = 0.15, test: float = 0.15, *, seed: int = 0, by_group: bool = True
@@ -288,13 +291,13 @@ class Dataset(Data):
         damage = replace(self.damage, missing=str(mechanism), mask_hash=mask.hash, keep=keep)
         return self._with(hidden=self.observed & ~mask.keep, mask=mask, damage=damage)
 
-    def with_corruption(self, corruption: Corruption, *, seed: int = 0) -> Dataset:
+    def with_corruption(self, corruption: Distortion, *, seed: int = 0) -> Dataset:
         """Damage inputs, the same way for a row whatever the batch, order or process."""
         from dataclasses import replace
 
         plan = corruption.plan(self, seed)
         said = "" if self.damage.corruption == "none" else self.damage.corruption + " + "
-        damage = replace(self.damage, corruption=f"{said}{corruption} seed={seed}")
+        damage = replace(self.damage, corruption=f"{said}{corruption} seed={seed} {plan.hash}")
         return self._with(corruptions=(*self.corruptions, (corruption, plan)), damage=damage)
 
     # looking at it ---------------------------------------------------------------------------------------------

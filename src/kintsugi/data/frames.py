@@ -14,6 +14,12 @@ import pandas as pd
 from kintsugi.core.errors import DataError, UnknownName, nearest
 from kintsugi.data.cells import Reader
 
+# what pandas takes for a hole by default (documented at pandas.read_csv, na_values); text columns are exempt from it
+HOLES = [
+    "", " ", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+]  # fmt: skip
+
 
 class Rows(NamedTuple):
     """A frame, the folder of its relative paths, its name, and whether it was made from dicts."""
@@ -127,8 +133,9 @@ def read_csv(path: Path, columns: Sequence[str] | None, readers: Sequence[Reader
             path,
             sep=sep,
             usecols=None if columns is None else list(columns),
-            converters={c: str for c in words if c in head},
-            dtype={c: "str" for c in codes if c in head},
+            dtype={c: "str" for c in words | codes if c in head},
+            keep_default_na=False,
+            na_values={c: HOLES for c in head if c not in words},
             low_memory=False,
         )
     except UnicodeDecodeError as error:

@@ -196,7 +196,9 @@ def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Tensor, Tenso
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         for row in np.flatnonzero(np.isnan(numbers)):
             if not nothing(values.array[row]):
-                raise DataError(f"target {column!r}, row {row} (counted from 0): {values.array[row]!r} is no number")
+                raise DataError(
+                    f"target {column!r}, row {row} (counted from 0): {str(values.array[row])!r} is no number"
+                )
         if np.isinf(numbers).any():
             raise DataError(f"target {column!r}, row {int(np.isinf(numbers).argmax())} (counted from 0) is infinite")
         parts.append(numbers)

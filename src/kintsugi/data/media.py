@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.schema import Modality
-from kintsugi.data.cells import READERS, Decoded, Reader, ReadError, array, check_column, content, finite, place
+from kintsugi.data.cells import READERS, Decoded, Reader, ReadError, array, check_column, content, finite, fitted, place
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # more than 8 bits; convert() would clip these at 255
@@ -55,23 +55,22 @@ class ImageReader(Reader):
         return replace(self, size=self.size or found[0], channels=self.channels or found[1])
 
     def modality(self, name: str) -> Modality:
-        assert self.size and self.channels, "fit the reader first"
-        return Modality(name, "image", (self.channels, *self.size))
+        return Modality(name, "image", (fitted(self.channels), *fitted(self.size)))
 
     def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
-        assert self.size and self.channels, "fit the reader first"
+        size, channels = fitted(self.size), fitted(self.channels)
         data = content(cells[0], self.column, root)
         where = place(cells[0], self.column, root)
         if data is None:
-            return _resize(_recolour(_pixels(array(cells[0], self.column), where), self.channels), self.size), None
+            return _resize(_recolour(_pixels(array(cells[0], self.column), where), channels), size), None
         picture = _open(data, where)
         if picture.mode in DEEP:
             deep = np.asarray(picture)
             scaled = deep.astype(np.float32) / (1 if picture.mode == "F" else 65535)
-            return _resize(_recolour(_pixels(scaled, where), self.channels), self.size), None
-        picture = picture.convert("L" if self.channels == 1 else "RGB")
-        if picture.size != self.size[::-1]:
-            picture = picture.resize(self.size[::-1], _pillow().Resampling.BILINEAR)
+            return _resize(_recolour(_pixels(scaled, where), channels), size), None
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        if picture.size != size[::-1]:
+            picture = picture.resize(size[::-1], _pillow().Resampling.BILINEAR)
         values = torch.from_numpy(np.array(picture)).float().div_(255)  # a picture of 8 bits
         return (values[None] if values.ndim == 2 else values.permute(2, 0, 1)), None
 

@@ -22,6 +22,7 @@ from kintsugi.data.cells import (
     array,
     check_column,
     finite,
+    fitted,
     is_path,
     nothing,
     place,
@@ -122,7 +123,7 @@ class TabularReader(Reader):
         return replace(self, known=known, mean=tuple(mean), std=tuple(std))
 
     def modality(self, name: str) -> Modality:
-        codes = tuple(len(self.known[c]) + 1 if c in self.known else 0 for c in self.cells)
+        codes = tuple(len(self.known.get(c, ())) for c in self.cells)
         return Modality(name, "tabular", (len(self.cells),), categories=codes)
 
     def holes(self, frame: pd.DataFrame, root: Path | None) -> np.ndarray:
@@ -161,8 +162,8 @@ def tabular(columns: Sequence[str], categories: Sequence[str] = ()) -> TabularRe
     """Cells of one row, float32 ``[cells]``, with a mask of the cells that are there.
 
     Numbers are standardised by the mean and standard deviation of the rows that the reader was fitted on. Categories
-    become codes from 1, in the order of their names; 0 is a category that those rows do not have. A category's entry
-    in ``Modality.categories`` is its number of codes with that 0. A cell that is a hole is masked and reads 0.
+    become codes 1 to n, in the order of their names, n being the entry in ``Modality.categories``; 0 is a category that
+    those rows do not have. A cell that is a hole is masked and reads 0.
 
     Args:
         columns: names; text, booleans and pandas categories are categories, numbers are numbers.
@@ -227,8 +228,7 @@ class SeriesReader(Reader):
         return replace(self, length=self.length or max(longest, 1), channels=channels or 1)
 
     def modality(self, name: str) -> Modality:
-        assert self.length and self.channels, "fit the reader first"
-        return Modality(name, "series", (self.length, self.channels))
+        return Modality(name, "series", (fitted(self.length), fitted(self.channels)))
 
     def hole(self, cell: Any, root: Path | None) -> bool:
         if nothing(cell) or (_file(cell) and super().hole(cell, root)):
@@ -241,15 +241,15 @@ class SeriesReader(Reader):
             return False
 
     def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
-        assert self.length and self.channels, "fit the reader first"
+        length, channels = fitted(self.length), fitted(self.channels)
         where = place(cells[0], self.column, root) if _file(cells[0]) else f"column {self.column!r}"
-        values = self._steps(cells[0], root)[: self.length]
-        if values.shape[1] != self.channels:
-            raise ReadError(where, f"has {values.shape[1]} channels; {self.channels} were expected")
+        values = self._steps(cells[0], root)[:length]
+        if values.shape[1] != channels:
+            raise ReadError(where, f"has {values.shape[1]} channels; {channels} were expected")
         if np.isinf(values).any():
             raise ReadError(where, "infinity in present data")
         seen = ~np.isnan(values).any(1)
-        out, mask = torch.zeros(self.length, self.channels), torch.zeros(self.length, dtype=torch.bool)
+        out, mask = torch.zeros(length, channels), torch.zeros(length, dtype=torch.bool)
         out[: len(values)] = torch.from_numpy(np.where(seen[:, None], values, 0).astype(np.float32))
         mask[: len(values)] = torch.from_numpy(seen)
         return out, mask
@@ -320,8 +320,7 @@ class VectorReader(Reader):
         return replace(self, length=length, mean=tuple(total.tolist()), std=tuple(std.tolist()))
 
     def modality(self, name: str) -> Modality:
-        assert self.length is not None, "fit the reader first"
-        return Modality(name, "vector", (self.length,))
+        return Modality(name, "vector", (fitted(self.length),))
 
     def hole(self, cell: Any, root: Path | None) -> bool:
         return nothing(cell) or (_file(cell) and super().hole(cell, root))

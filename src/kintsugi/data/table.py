@@ -18,6 +18,8 @@ from kintsugi.data.frames import Rows, fill_absent, open_rows, read_csv, read_pa
 from kintsugi.data.labels import OnError, choose_task
 from kintsugi.data.table_source import CACHE, FORMAT, TableSource, split_rows_of
 
+__all__ = ["Table", "TableOptions", "TableSource"]
+
 
 class TableOptions(TypedDict, total=False):
     """Keywords of every constructor of :class:`Table`, beside ``modalities``.

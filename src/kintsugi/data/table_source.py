@@ -18,13 +18,12 @@ from torch import Tensor
 from kintsugi.core.batch import Batch
 from kintsugi.core.encoder import blank
 from kintsugi.core.errors import ConfigError, DataError
-from kintsugi.core.schema import Schema, Task
+from kintsugi.core.schema import Modality, Schema, Task
 from kintsugi.data.cells import Decoded, Reader, ReadError, is_path, resolve
 from kintsugi.data.dataset import Problem, Problems, Source
 from kintsugi.data.labels import OnError, encode
 
 CACHE = 128 << 20  # bytes of decoded cells that are kept
-OBJECT_BYTES = 512  # about what Python and torch add to one cached tensor
 FORMAT = 1
 STEPPED = ("text", "tabular", "series")  # kinds that come with a mask
 SPLIT_NAMES = {"train": "train", "val": "val", "test": "test", "validation": "val", "valid": "val", "dev": "val"}
@@ -83,7 +82,8 @@ class TableSource(Source):
             "on_error": on_error,
         }
         self._cells = {c: frame[c].array for reader in self.readers.values() for c in reader.columns}
-        self._cache = _Cache(cache)
+        slots = min(len(frame), cache // self.row_bytes)
+        self._shelves = {m.name: _Shelf(m, slots) for m in self.schema.modalities}
         self._bad: set[tuple[int, str]] = set()
         self._lock = threading.Lock()
 
@@ -93,21 +93,12 @@ class TableSource(Source):
         inputs: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
         with self._lock:
-            for column, (name, modality) in enumerate(zip(self.readers, self.schema.modalities, strict=True)):
-                x = inputs[name] = blank(modality, len(rows))
-                for at, row in enumerate(rows.tolist()):
-                    if not present[at, column]:
-                        continue
-                    value, mask = self._cell(row, name)
-                    if value is None:
-                        present[at, column] = False
-                        continue
-                    x[at] = value
-                    if mask is not None:
-                        seen = masks.setdefault(name, torch.zeros(len(rows), len(mask), dtype=torch.bool))
-                        seen[at] = mask
-                if name not in masks and modality.kind in STEPPED:
-                    masks[name] = torch.zeros(len(rows), modality.shape[0] or 1, dtype=torch.bool)
+            for column, modality in enumerate(self.schema.modalities):
+                x, mask, read = self._column(modality, rows, present[:, column])
+                inputs[modality.name] = x
+                present[:, column] = read
+                if mask is not None:
+                    masks[modality.name] = mask
         return Batch(
             self.schema.names,
             inputs,
@@ -120,29 +111,53 @@ class TableSource(Source):
             {} if self.groups is None else {"group": self.groups[rows]},
         )
 
-    def _cell(self, row: int, name: str) -> Decoded | tuple[None, None]:
-        key = (row, name)
-        if key in self._bad:
-            return None, None
-        found = self._cache.get(key)
-        if found is not None:
-            return found
+    def _column(self, modality: Modality, rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """One modality of these rows: values, mask, and bool ``[B]``: could be read."""
+        shelf = self._shelves[modality.name]
+        x = blank(modality, len(rows))
+        mask = None if shelf.mask is None else torch.zeros(len(rows), x.shape[1], dtype=torch.bool)
+        read = present.clone()
+        kept: list[tuple[int, int]] = []
+        fresh: list[tuple[int, int]] = []
+        for at, (row, here) in enumerate(zip(rows.tolist(), present.tolist(), strict=True)):
+            if here:
+                slot = shelf.find(row)
+                fresh.append((at, row)) if slot is None else kept.append((at, slot))
+        if kept:  # before anything new can take a slot
+            at, slot = torch.tensor(kept).T
+            x[at] = shelf.values[slot]
+            if mask is not None and shelf.mask is not None:
+                mask[at] = shelf.mask[slot]
+        for at, row in fresh:
+            found = self._decode(row, modality.name)
+            if found is None:
+                read[at] = False
+                continue
+            x[at] = found[0]
+            if mask is not None and found[1] is not None:
+                mask[at] = found[1]
+            shelf.keep(row, *found)
+        return x, mask, read
+
+    def _decode(self, row: int, name: str) -> Decoded | None:
+        """A cell that is there, or None where it cannot be used."""
+        if (row, name) in self._bad:
+            return None
         reader = self.readers[name]
         try:
             value = reader.read([self._cells[c][row] for c in reader.columns], self.root)
             if value[1] is not None and not value[1].any():
                 raise ReadError(", ".join(reader.columns), "holds nothing where it is read")
+            return value
         except ReadError as error:
             if self.on_error == "raise":
                 raise DataError(
                     f"{self.name}: row {row} (counted from 0), modality {name!r}: {error.where}: {error.reason}. "
                     "Repair or empty this cell, or pass on_error='missing' to treat such cells as absent"
                 ) from error
-            self._bad.add(key)
+            self._bad.add((row, name))
             self.problems.add(Problem(row, name, error.where, error.reason))
-            return None, None
-        self._cache.put(key, value)
-        return value
+            return None
 
     @property
     def fingerprint(self) -> str:
@@ -159,37 +174,52 @@ class TableSource(Source):
         return self._fingerprint
 
     @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded cells take at the moment."""
+        return sum(shelf.used for shelf in self._shelves.values())
+
+    @property
     def row_bytes(self) -> int:
         rows = [blank(m) for m in self.schema.modalities]
         masks = sum(m.shape[0] or 1 for m in self.schema.modalities if m.kind in STEPPED)
         return sum(x.numel() * x.element_size() for x in rows) + masks
 
 
-class _Cache:
-    """Decoded cells, at most so many bytes of them; the least recently used goes first."""
+class _Shelf:
+    """Decoded cells of one modality, in one block of fixed size; the least recently used cell makes room.
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
-        self._kept: OrderedDict[tuple[int, str], Decoded] = OrderedDict()
+    One block, because many small tensors that come and go leave holes in the heap as large as themselves.
+    """
 
-    def get(self, key: tuple[int, str]) -> Decoded | None:
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
-        return found
+    def __init__(self, modality: Modality, slots: int) -> None:
+        self.slots = slots
+        self.values = blank(modality, slots)  # zeros take no memory before they are written to
+        stepped = modality.kind in STEPPED
+        self.mask = torch.zeros(slots, self.values.shape[1], dtype=torch.bool) if stepped else None
+        self._slot: OrderedDict[int, int] = OrderedDict()
 
-    def put(self, key: tuple[int, str], value: Decoded) -> None:
-        size = self._size(value)
-        if size > self.limit:
+    @property
+    def used(self) -> int:
+        """Bytes of the cells that are kept."""
+        one = self.values[:1].nbytes + (0 if self.mask is None else self.mask[:1].nbytes)
+        return len(self._slot) * one
+
+    def find(self, row: int) -> int | None:
+        """Where this row's cell is."""
+        slot = self._slot.get(row)
+        if slot is not None:
+            self._slot.move_to_end(row)
+        return slot
+
+    def keep(self, row: int, value: Tensor, mask: Tensor | None) -> None:
+        """Keep this cell."""
+        if not self.slots:
             return
-        self._kept[key] = value
-        self.used += size
-        while self.used > self.limit:
-            self.used -= self._size(self._kept.popitem(last=False)[1])
-
-    @staticmethod
-    def _size(value: Decoded) -> int:
-        return sum(t.numel() * t.element_size() + OBJECT_BYTES for t in value if t is not None)
+        slot = len(self._slot) if len(self._slot) < self.slots else self._slot.popitem(last=False)[1]
+        self._slot[row] = slot
+        self.values[slot] = value
+        if self.mask is not None and mask is not None:
+            self.mask[slot] = mask
 
 
 def split_rows_of(values: pd.Series, name: str) -> dict[str, Tensor]:
@@ -216,7 +246,7 @@ def _weights(values: pd.Series, name: str) -> Tensor:
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
     if len(wrong):
         raise DataError(
-            f"{name}: weight column {values.name!r}, row {wrong[0]} (counted from 0) holds {values.array[wrong[0]]!r}; "
+            f"{name}: weight column {values.name!r}, row {wrong[0]} (counted from 0) holds {values.array[wrong[0]]}; "
             "weights are numbers from 0 up"
         )
     return torch.from_numpy(numbers).float()

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -93,13 +94,14 @@ class _Damage:
     """One operator with its plan; equal where it does the same."""
 
     spec: str
-    seed: int
+    hash: str
     operator: Any = field(compare=False, repr=False)
     plan: Any = field(compare=False, repr=False)
 
     @property
-    def modality(self) -> str:
-        return str(self.operator.modality)
+    def modalities(self) -> tuple[str, ...]:
+        """Those whose input it may change."""
+        return tuple(self.operator.modalities)
 
 
 Chain = tuple[_Damage, ...]
@@ -122,45 +124,42 @@ class _Plan:
 
 
 def _plan_all(names: Sequence[str], data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
-    masks: dict[tuple[str, int], Any] = {}
-    damages: dict[tuple[str, int], _Damage] = {}
+    @cache
+    def drawn(spec: str, seed: int) -> Any:
+        from kintsugi.imperfect import parse_mechanism
 
-    def mask(spec: str, seed: int) -> Any:
-        if (spec, seed) not in masks:
-            from kintsugi.imperfect import parse_mechanism
+        return parse_mechanism(spec).plan(data, seed)
 
-            masks[spec, seed] = parse_mechanism(spec).plan(data, seed)
-        return masks[spec, seed]
+    @cache
+    def damage(specs: tuple[str, ...], seed: int) -> Chain:
+        from kintsugi.imperfect import parse_corruption
 
-    def damage(spec: str, seed: int) -> _Damage:
-        if (spec, seed) not in damages:
-            from kintsugi.imperfect import parse_corruption
-
-            operator = parse_corruption(spec)
-            damages[spec, seed] = _Damage(spec, seed, operator, operator.plan(data, seed))
-        return damages[spec, seed]
+        if not specs:
+            return ()
+        operator: Any = parse_corruption(list(specs))  # always a Compose, with its parts flat
+        parts = zip(operator.parts, operator.plan(data, seed).parts, strict=True)
+        return tuple(_Damage(str(part), str(plan.hash), part, plan) for part, plan in parts)
 
     plans = []
     for c in conditions:
-        keep = torch.tensor([c.keep is None or name in c.keep for name in data.schema.names])
         for name in c.keep or ():
             data.schema.column(name)
-        said = []
-        done = tuple(damage(spec, c.seed) for spec in c.corruptions)
+        keep = torch.tensor([c.keep is None or name in c.keep for name in data.schema.names])
+        done = damage(c.corruptions, c.seed)
+        said = [d.hash for d in done]
         if c.missing is not None:
-            drawn = mask(c.missing, c.seed)
-            keep = keep & drawn.keep
-            said.append(str(drawn.hash))
-        said += [str(d.plan.hash) for d in done]
+            mask = drawn(c.missing, c.seed)
+            keep = keep & mask.keep
+            said.insert(0, str(mask.hash))
         plans.append(_Plan(c, keep, _chains(names, data, keep, done), "+".join(said)))
     return plans
 
 
 def _chains(names: Sequence[str], data: Dataset, keep: Tensor, damage: Chain) -> dict[str, Chain]:
-    # An operator that is not bound to one modality may read and change all: what came before it counts for all.
-    across = any(d.modality not in data.schema.names for d in damage)
+    # An operator across modalities may read what others left of each, so then everything counts for all of them.
+    across = any(len(d.modalities) != 1 for d in damage)
     kept = [name for name in names if bool(keep[..., data.schema.column(name)].any())]
-    return {name: tuple(d for d in damage if across or d.modality == name) for name in kept}
+    return {name: tuple(d for d in damage if across or name in d.modalities) for name in kept}
 
 
 # a chunk of rows ---------------------------------------------------------------------------------------------------
@@ -300,11 +299,10 @@ class _Chunk:
 
 def _damage(batch: Batch, damage: _Damage) -> Batch:
     after: Batch = damage.operator.apply(batch, damage.plan)
-    if damage.modality in batch.names:
-        for name in batch.names:
-            same = after.inputs[name] is batch.inputs[name] or torch.equal(after.inputs[name], batch.inputs[name])
-            if name != damage.modality and not same:
-                raise ConfigError(f"{damage.spec} says that it changes {damage.modality!r}, and changed {name!r} too")
+    for name in batch.names:
+        same = after.inputs[name] is batch.inputs[name] or torch.equal(after.inputs[name], batch.inputs[name])
+        if name not in damage.modalities and not same:
+            raise ConfigError(f"{damage.spec} changed {name!r}; it says that it changes {', '.join(damage.modalities)}")
     return after
 
 

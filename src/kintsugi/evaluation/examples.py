@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kintsugi.data.dataset import Dataset
 
 
+BYTES = 257  # the vocabulary of text that is read as bytes plus one, 0 for padding
+
+
 @dataclass(frozen=True)
 class Shown:
     """One input of a row: a tensor of the modality's shape, its text, or None where it is absent."""
@@ -132,15 +135,14 @@ def _shown(data: Dataset, modality: Modality, batch: Batch, row: int) -> Shown:
     x, mask = batch.inputs[modality.name][row], batch.mask.get(modality.name)
     steps = None if mask is None else mask[row]
     if modality.kind == "text":
-        return Shown(modality, _words(data, modality.name, x if steps is None else x[steps]))
+        return Shown(modality, _words(modality, x if steps is None else x[steps]))
     if steps is not None and modality.kind in ("audio", "series") and len(steps) == len(x):
         x = x[steps]
     return Shown(modality, x.detach().cpu())
 
 
-def _words(data: Dataset, name: str, tokens: Tensor) -> str:
-    """Text of token ids, where the source knows the way back; else the ids."""
-    decode = getattr(data.source, "decode", None)
-    if decode is not None:
-        return str(decode(name, tokens))
+def _words(modality: Modality, tokens: Tensor) -> str:
+    """The text again, where ids are bytes plus one, as tables read it; else the ids."""
+    if modality.vocab == BYTES:
+        return bytes(int(t) - 1 for t in tokens if t > 0).decode("utf-8", errors="replace")
     return "token ids " + " ".join(str(int(t)) for t in tokens[:40]) + (" …" if len(tokens) > 40 else "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.registry import Registry
 from kintsugi.core.schema import Schema
@@ -95,25 +97,26 @@ class Protocol:
         return cls(saved["name"], tuple(Condition.from_json(c) for c in saved["conditions"]))
 
 
+About = Schema | Data
 Builder = Callable[..., Protocol]
 PROTOCOLS: Registry[Builder] = Registry("protocol", "kintsugi.evaluation")
 CLEAN = Condition("clean", "clean", x=0.0)
 
 
 @PROTOCOLS.register("clean")
-def clean(schema: Schema) -> Protocol:
+def clean(about: About) -> Protocol:
     """The data as it is, and nothing else."""
     return Protocol("clean", (CLEAN,))
 
 
 @PROTOCOLS.register("subsets")
-def subsets(schema: Schema) -> Protocol:
+def subsets(about: About) -> Protocol:
     """Every non-empty subset of the modalities, 2^M - 1 in all: the full one first, as ``clean``, then by size.
 
     Raises:
         ConfigError: more than 12 modalities.
     """
-    names = schema.names
+    names = _schema(about).names
     if len(names) > MOST_MODALITIES:
         raise ConfigError(
             f"protocol 'subsets' tries every subset, and {len(names)} modalities have {2 ** len(names) - 1:,} of them; "
@@ -124,27 +127,27 @@ def subsets(schema: Schema) -> Protocol:
 
 
 @PROTOCOLS.register("rates")
-def rates(schema: Schema, *wanted: float, seeds: int = 1) -> Protocol:
+def rates(about: About, *wanted: float, seeds: int = 1) -> Protocol:
     """Slots missing completely at random, at least one kept in each row, at rates from 0 up.
 
-    Where one of M slots is always kept, a rate above 1 - 1/M cannot be reached; the default 0, 0.1, … 0.9 stops there.
+    Where one slot of each row stays, no rate above 1 - rows / observed slots can be reached; for complete rows of M
+    modalities that is 1 - 1/M. The default 0, 0.1, … 0.9 stops there.
 
     Args:
-        schema: the modalities.
-        wanted: shares of slots; default as above.
+        about: the modalities, or data with them.
+        wanted: shares of the observed slots; default as above.
         seeds: masks drawn a rate.
 
     Raises:
         ConfigError: a rate that cannot be reached.
     """
-    most = 1 - 1 / len(schema)
+    most = _most(about)
     for rate in wanted:
-        if not 0 <= float(rate) <= most + 1e-9:
+        if not 0 <= float(rate) <= most:
             raise ConfigError(
-                f"rate {rate:g} cannot be reached: with one of {len(schema)} modalities kept in every row, "
-                f"rates go from 0 to {most:.3g}"
+                f"rate {rate:g} cannot be reached: where every row keeps a slot, rates go from 0 to {most:.4g} here"
             )
-    chosen = sorted({float(r) for r in wanted}) if wanted else [r / 10 for r in range(10) if r / 10 <= most + 1e-9]
+    chosen = sorted({float(r) for r in wanted}) if wanted else [r / 10 for r in range(10) if r / 10 <= most]
     conditions = [CLEAN]
     for rate in chosen:
         for seed in range(seeds if rate else 0):
@@ -153,49 +156,69 @@ def rates(schema: Schema, *wanted: float, seeds: int = 1) -> Protocol:
     return Protocol(_called("rates", wanted, {} if seeds == 1 else {"seeds": seeds}), tuple(conditions))
 
 
+def _most(about: About) -> float:
+    if isinstance(about, Schema):
+        most = 1 - 1 / len(about)
+    else:
+        observed = int(about.present.sum())
+        most = (observed - int(about.present.any(1).sum())) / max(observed, 1)
+    return math.floor(most * 1e4 + 1e-6) / 1e4  # rounded down, so that it can be reached
+
+
 @PROTOCOLS.register("corruptions")
-def corruptions(schema: Schema, *chosen: int | str) -> Protocol:
+def corruptions(about: About, *chosen: int | str) -> Protocol:
     """Every registered operator that fits a modality, at each severity, one modality at a time; clean first.
 
     Args:
-        schema: the modalities.
+        about: the modalities, or data with them.
         chosen: severities (default 1 to 5) and names of operators (default all).
 
     Raises:
         UnknownName: no such operator for any of these modalities.
+        ConfigError: a severity that does not exist, or no operator for any of these modalities.
     """
-    from kintsugi.imperfect import list_corruptions
-
     severities = tuple(sorted({c for c in chosen if not isinstance(c, str)})) or SEVERITIES
-    operators = [c for c in chosen if isinstance(c, str)]
+    damaged = _corrupted(_schema(about), severities, [c for c in chosen if isinstance(c, str)])
+    if not damaged:
+        kinds = ", ".join(sorted({m.kind for m in _schema(about).modalities}))
+        raise ConfigError(f"no corruption is registered for any of these modalities ({kinds})")
+    return Protocol(_called("corruptions", chosen), (CLEAN, *damaged))
+
+
+def _corrupted(schema: Schema, severities: Sequence[int], operators: Sequence[str]) -> list[Condition]:
+    from kintsugi.imperfect import list_corruptions
+    from kintsugi.imperfect.spec import word
+
     for severity in severities:
         if severity not in SEVERITIES:
             raise ConfigError(f"severity {severity} does not exist; severities are 1 to 5")
-    fitting = {m.name: list(list_corruptions(m.kind)) for m in schema.modalities}
+    fitting = {m.name: list_corruptions(m.kind) for m in schema.modalities}
     known = sorted({operator for fit in fitting.values() for operator in fit})
     for operator in operators:
         if operator not in known:
             raise UnknownName("corruption for these modalities", operator, known)
-    conditions = [CLEAN]
+    conditions = []
     for modality, fit in fitting.items():
         for operator in fit:
-            if operators and operator not in operators:
-                continue
-            for severity in severities:
-                spec = f"{operator}({modality}, {severity})"
+            for severity in severities if not operators or operator in operators else ():
+                spec = f"{operator}({word(modality)}, {severity})"
                 group = f"corruption/{operator}({modality})"
                 conditions.append(Condition(spec, group, corruptions=(spec,), x=float(severity)))
-    return Protocol(_called("corruptions", chosen), tuple(conditions))
+    return conditions
 
 
 @PROTOCOLS.register("demo")
-def demo(schema: Schema) -> Protocol:
+def demo(about: About) -> Protocol:
     """``subsets`` and ``corruptions(1, 3, 5)`` together."""
-    return Protocol("demo", (*subsets(schema).conditions, *corruptions(schema, 1, 3, 5).conditions[1:]))
+    return Protocol("demo", (*subsets(about).conditions, *_corrupted(_schema(about), (1, 3, 5), ())))
 
 
-def get_protocol(protocol: str | Protocol, schema: Schema) -> Protocol:
-    """A protocol for this schema: ``subsets``, ``rates(0.1, 0.5)``, ``corruptions(3, 5)`` or a :class:`Protocol`.
+def get_protocol(protocol: str | Protocol, about: About) -> Protocol:
+    """A protocol for these modalities: ``subsets``, ``rates(0.1, 0.5)``, ``corruptions(3, 5)`` or a :class:`Protocol`.
+
+    Args:
+        protocol: see above.
+        about: a schema, or data: then rates stop at what its rows can lose.
 
     Raises:
         UnknownName: no such protocol, or it keeps a modality that the schema lacks.
@@ -206,13 +229,17 @@ def get_protocol(protocol: str | Protocol, schema: Schema) -> Protocol:
     else:
         name, values, options = _parse(protocol)
         try:
-            found = PROTOCOLS[name](schema, *values, **options)
+            found = PROTOCOLS[name](about, *values, **options)
         except TypeError as error:
             raise ConfigError(f"protocol {protocol!r}: {error}") from error
     for condition in found.conditions:
         for modality in condition.keep or ():
-            schema.column(modality)
+            _schema(about).column(modality)
     return found
+
+
+def _schema(about: About) -> Schema:
+    return about if isinstance(about, Schema) else about.schema
 
 
 def _parse(spec: str) -> tuple[str, list[Any], dict[str, Any]]:

@@ -40,8 +40,8 @@ class Run:
     """How some rows of a table came about: one model under one protocol.
 
     fingerprint: of the test rows and of all that was done to them; rows: that were scored; unlabelled: that were left
-    out; means: metric -> kind of condition (``subset``, ``rate``, ``corruption``) -> mean over those conditions with its
-    interval, from resamples that all conditions share.
+    out; means: metric -> kind of condition (``subset``, ``rate``, ``corruption``) -> mean over those conditions with
+    its interval, from resamples that all conditions share.
     """
 
     dataset: str
@@ -103,7 +103,7 @@ class Results:
         table = pd.concat(filled, ignore_index=True)
         unit = [*KEY, "condition", "metric"]
         for names, same in table[table.duplicated(unit, keep=False)].groupby(unit, sort=False):
-            if same["value"].nunique(dropna=False) > 1:
+            if same["value"].isna().nunique() > 1 or same["value"].max() - same["value"].min() > 1e-5:
                 said = ", ".join(f"{column} {value!r}" for column, value in zip(unit, names, strict=True))
                 raise ConfigError(f"two different results for {said}; give the models different names or seeds")
         return cls(table.drop_duplicates(unit), [run for part in given for run in part.runs])
@@ -125,7 +125,10 @@ class Results:
         return metric
 
     def summary(self, metric: str | None = None) -> pd.DataFrame:
-        """One row a data set, method and training condition: clean, mean, worst, areas; see :func:`~kintsugi.evaluation.summary.summarise`."""
+        """One row a data set, method and training condition: clean, means, worst, areas.
+
+        The columns are described at :func:`~kintsugi.evaluation.summary.summarise`.
+        """
         return summarise(self.table, self._known(metric), self.runs)
 
     def leaderboard(self, metric: str | None = None) -> pd.DataFrame:
@@ -144,7 +147,7 @@ class Results:
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> Results:
         """The table that :meth:`to_csv` wrote; how it came about is not in it."""
-        table = pd.read_csv(path, dtype={name: "string" for name in ("training", "mask_hash", "condition", "group")})
+        table = pd.read_csv(path, dtype=dict.fromkeys(("training", "mask_hash"), "string"))
         text = ["dataset", "method", "training", "condition", "group", "metric", "mask_hash"]
         return cls(table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in text}))
 
@@ -187,7 +190,7 @@ def evaluate(
         seed: with which it was trained; default: the estimator's own, else 0.
         training: what was done to its training rows, such as ``mcar(0.5)``; default: what the estimator says of
             itself, else ``unstated``.
-        metrics: names out of the task's metrics, or a mapping of name -> torchmetrics metric; default: all of the task's.
+        metrics: names out of the task's metrics, or a mapping of name -> torchmetrics metric; default: the task's.
         chunk: rows held in memory at a time.
         cache: False asks each model anew for each condition.
         resamples: of the bootstrap.
@@ -199,7 +202,7 @@ def evaluate(
     """
     pipelines = named_pipelines(model, name)
     rows = _labelled(data)
-    found = get_protocol(protocol, data.schema)
+    found = get_protocol(protocol, rows)
     bootstrap = Bootstrap(len(rows), resamples)
     parts = []
     for label, given, pipeline in pipelines:
@@ -227,7 +230,8 @@ def _check(pipeline: Pipeline, data: Dataset) -> None:
     mine, theirs = pipeline.schema.task, data.schema.task
     if (mine.key, mine.outputs) != (theirs.key, theirs.outputs):
         raise DataError(
-            f"the model solves {mine.key} with {mine.outputs} outputs, {data.name} is {theirs.key} with {theirs.outputs}"
+            f"the model solves {mine.key} with {mine.outputs} outputs; "
+            f"{data.name} is for {theirs.key} with {theirs.outputs}"
         )
     if mine.key != "regression" and mine != theirs:  # a regression's centre and scale are its training rows'
         raise DataError(f"the classes of the model and of {data.name} differ in name or order")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kintsugi.evaluation.results import Run
 
 UNIT = ["dataset", "method", "training"]
-MEANS = {"subset": "subset", "rate": "rate", "corruption": "corruption"}
+MEANS = ("subset", "rate", "corruption")
 
 
 def kind_of(group: str) -> str:
@@ -28,7 +28,7 @@ def summarise(table: pd.DataFrame, metric: str, runs: Sequence[Run] = ()) -> pd.
 
     - ``clean``, with ``clean_low`` and ``clean_high``;
     - ``mean``: over all conditions but the clean one; ``worst`` of all, and ``worst_in``, its name;
-    - ``subset_mean``: over all subsets of the modalities, the full one among them; ``subset_worst``, ``subset_worst_in``;
+    - ``subset_mean``: over all subsets of the modalities, the full one too; ``subset_worst``, ``subset_worst_in``;
     - ``corruption_mean``: over operators and severities; ``rate_mean``: over missing rates above 0;
     - ``…_low``, ``…_high`` of these means, where the results come with their runs;
     - ``rate_area``, ``corruption_area``: area under the degradation curve divided by its range, the mean over curves:
@@ -89,8 +89,8 @@ def _mean(values: pd.Series[Any]) -> float:
 def _worst(prefix: str, rows: pd.DataFrame, higher: bool) -> dict[str, Any]:
     if not len(rows) or rows["value"].isna().all():
         return {f"{prefix}worst": math.nan, f"{prefix}worst_in": None}
-    at = rows["value"].idxmin() if higher else rows["value"].idxmax()
-    return {f"{prefix}worst": float(rows.loc[at, "value"]), f"{prefix}worst_in": rows.loc[at, "condition"]}  # type: ignore[arg-type]
+    worst = rows.sort_values("value", ascending=higher, kind="stable").iloc[0]
+    return {f"{prefix}worst": float(worst["value"]), f"{prefix}worst_in": worst["condition"]}
 
 
 def _spread(part: pd.DataFrame) -> dict[str, float]:
@@ -102,20 +102,20 @@ def _spread(part: pd.DataFrame) -> dict[str, float]:
 
 
 def area(curve: pd.DataFrame, start: float = math.nan) -> float:
-    """Trapezoid area under ``value`` over ``x`` divided by the range of ``x``; several values at one ``x`` are averaged.
+    """Trapezoid area under ``value`` over ``x``, divided by the range of ``x``; values at the same ``x`` are averaged.
 
     Args:
         curve: columns ``x`` and ``value``.
         start: the value at x = 0, where the curve lacks it.
     """
     points = curve.dropna(subset=["x"]).groupby("x")["value"].mean()
-    if 0.0 not in points.index and not math.isnan(start):
-        points.loc[0.0] = start
-    points = points.sort_index()
-    if len(points) < 2:
-        return math.nan
     x, y = points.index.to_numpy(float), points.to_numpy(float)
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+    if 0.0 not in x and not math.isnan(start):
+        x, y = np.append(x, 0.0), np.append(y, start)
+    if len(x) < 2:
+        return math.nan
+    order = x.argsort()
+    return float(np.trapezoid(y[order], x[order]) / (x.max() - x.min()))
 
 
 def _intervals(runs: Sequence[Run], unit: Any, metric: str) -> dict[str, tuple[float, float]]:
@@ -131,7 +131,7 @@ def _intervals(runs: Sequence[Run], unit: Any, metric: str) -> dict[str, tuple[f
 
 
 def leaderboard(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary with the best first and a ``rank`` in each data set, by ``mean``, or by ``clean`` where it is all there is."""
+    """A summary with the best first and a ``rank`` in each data set: by ``mean``, or by ``clean`` where that is all."""
     by = "mean" if "mean" in summary else "clean"
     sign = np.where(summary["higher_is_better"], -1.0, 1.0)
     ranked = summary.assign(_order=summary[by] * sign)
@@ -154,6 +154,8 @@ def curves(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         for group, curve in part[part["group"] != "clean"].groupby("group", sort=False):
             with_start = pd.concat([start.assign(x=0.0), curve])
             points = with_start.groupby("x", as_index=False)[["value", "low", "high"]].mean()
-            parts.append(points.assign(**dict(zip(UNIT, names, strict=True)), group=group))
+            for column, name in zip([*UNIT, "group"], [*names, group], strict=True):
+                points[column] = str(name)
+            parts.append(points)
     columns = [*UNIT, "group", "x", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -1,6 +1,7 @@
 """Imperfect data on purpose: how slots go missing, and how inputs are corrupted.
 
-``corrupt(operator, modality, severity)`` is in :mod:`kintsugi.imperfect.corruption`: here, that name is the package of operators.
+``corrupt(operator, modality, severity)`` is in :mod:`kintsugi.imperfect.corruption`; here, that name is the package of
+operators.
 """
 
 from kintsugi.imperfect.corruption import (

@@ -1,7 +1,7 @@
 """Corruption of inputs: operators by kind of modality, in two phases.
 
-``plan`` looks at the data set once and returns a value with a hash; ``apply`` is stateless: a row gets the same corruption
-whatever the batch, order, worker or process. A higher severity makes the same draws and damages more.
+``plan`` looks at the data set once and returns a value with a hash; ``apply`` is stateless: a row gets the same
+corruption whatever the batch, order, worker or process. A higher severity makes the same draws and damages more.
 
     >>> corrupt("gaussian_noise", "image", 3)
     >>> parse_corruption("gaussian_noise(image, 3) + white_noise(speech, 2)")
@@ -277,7 +277,7 @@ def corrupt(operator: str, modality: str, severity: int = 3, preset: str | None 
 
 
 def parse_corruption(spec: Distortion | str | Mapping[str, Any] | Sequence[Any]) -> Distortion:
-    """From ``"gaussian_noise(image, 3)"``, ``{"gaussian_noise": {"modality": "image", "severity": 3}}``, or a list of such.
+    """From ``"gaussian_noise(image, 3)"``, ``{"gaussian_noise": {"modality": "image", "severity": 3}}`` or a list.
 
     Text may join several by ``+``; str() is the way back.
 

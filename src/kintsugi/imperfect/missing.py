@@ -1,7 +1,8 @@
-"""How slots go missing. A mechanism plans a :class:`Mask` for a data set; the mask is a value that is stored with results.
+"""How slots go missing. A mechanism plans a :class:`Mask` for a data set, a value that is stored with results.
 
-A *slot* is one modality of one row; a *rate* is a share of the slots that the data has (*observed*). Rates are exact: what
-is asked comes out, to the nearest slot. With one seed, a higher rate hides what a lower one hid, and more.
+A *slot* is one modality of one row; a *rate* is a share of the slots that the data has (*observed*). Rates are exact:
+what is asked comes out, to the nearest slot. With one seed, a higher rate hides what a lower one hid, and more (but for
+``per_modality`` with ``keep_one``).
 
     >>> mcar(0.3)
     >>> pattern("image", "clue")
@@ -45,8 +46,8 @@ class Mask:
     """What a mechanism takes away from a data set.
 
     keep: bool ``[N, M]``, True: left as observed (so True as well where nothing was there to take).
-    unit: what a rate counts. asked: the rate asked for, overall or by modality. realised: share of the observed slots that
-    were taken, overall, ``realised_by_modality`` and ``realised_by_row`` (``[N]``, 0 in rows that had nothing).
+    unit: what a rate counts. asked: the rate asked for, overall or by modality. realised: share of the observed slots
+    that were taken, overall, ``realised_by_modality`` and ``realised_by_row`` (``[N]``, 0 in rows that had nothing).
     seed, mechanism: where it came from. rows: hash of the data's ``index``.
     """
 
@@ -259,19 +260,17 @@ class PerModality(Mechanism):
             hidden[:, column] = _lowest(draws[:, column], here, round(rate * int(here.sum())))
         kept = present & ~hidden
         if self.keep_one:
-            kept = self._leave_one(
-                kept, present, uniforms(stable_key("leave_one", seed), data.index, present.shape[1] + 1)
-            )
+            draws = uniforms(stable_key("leave_one", seed), data.index, present.shape[1] + 1)
+            order = draws[:, -1].argsort(kind="stable")  # one that the rows carry along
+            kept[order] = self._leave_one(kept[order], present[order], draws[order, :-1])
         return torch.from_numpy(kept)
 
     def _leave_one(self, kept: Bools, present: Bools, draws: Floats) -> Bools:
-        kept = kept.copy()
         _exchange(kept, present, draws)
-        empty = (~kept.any(1) & present.any(1)).nonzero()[0]
-        stuck = sum(not _chain(kept, present, row) for row in empty)
-        if stuck:
+        empty = np.flatnonzero(~kept.any(1) & present.any(1)).tolist()
+        if not all(_chain(kept, present, row) for row in empty):
             raise ConfigError(
-                f"{self}: these rates leave {stuck} rows with nothing, whichever slots are taken; "
+                f"{self}: these rates leave rows with nothing, whichever slots are taken; "
                 "lower a rate, or give up keep_one"
             )
         return kept
@@ -359,7 +358,11 @@ class Given(Mechanism):
 # what users call ----------------------------------------------------------------------------------------------------
 @MECHANISMS.register("pattern")
 def pattern(*names: str | list[str] | tuple[str, ...]) -> Mechanism:
-    """Only these modalities stay, in every row: ``pattern("image", "clue")``. Rows that have none of them become empty."""
+    """Only these modalities stay: ``pattern("image", "clue")``. Rows that have none of them become empty.
+
+    Raises:
+        ConfigError: no name is given.
+    """
     flat = tuple(n for item in names for n in ([item] if isinstance(item, str) else item))
     if not flat or not all(isinstance(n, str) for n in flat):
         raise ConfigError(
@@ -390,8 +393,8 @@ def per_modality(rates: Mapping[str, float] | None = None, /, keep_one: bool = F
 
     Args:
         rates: share of the observed slots of each modality; exact to the nearest slot.
-        keep_one: every row that had something keeps a slot; rows that would be empty exchange a slot with rows that have
-            several, so the rates stay exact.
+        keep_one: every row that had something keeps a slot; rows that would be empty exchange a slot with rows that
+            have several, so the rates stay exact.
         more: rates by keyword.
 
     Raises:
@@ -407,8 +410,8 @@ def per_modality(rates: Mapping[str, float] | None = None, /, keep_one: bool = F
 def smil(eta: float, modality: str, by_class: bool = True) -> Mechanism:
     """Severely missing: one modality is kept in a share of rows, lost in all others; the other modalities stay.
 
-    The setting of SMIL (Ma et al., AAAI 2021). With 105 rows a class, ``eta`` = .05, .10, .15, .20 keeps 5, 10, 16, 21 of
-    each, as published (halves are rounded to even).
+    The setting of SMIL (Ma et al., AAAI 2021). With 105 rows a class, ``eta`` = .05, .10, .15, .20 keeps 5, 10, 16, 21
+    of each, as published (halves are rounded to even).
 
     Args:
         eta: share of the rows that keep it, out of the rows that have it.
@@ -436,7 +439,7 @@ def given(mask: Mask | Tensor | str | os.PathLike[str]) -> Mechanism:
 
 
 def parse_mechanism(spec: Mechanism | str | Mapping[str, Any]) -> Mechanism:
-    """A mechanism from ``"mcar(0.3)"``, ``"pattern(image, clue)"`` or ``{"mcar": {"rate": 0.3}}``; str() is the way back.
+    """From ``"mcar(0.3)"``, ``"pattern(image, clue)"`` or ``{"mcar": {"rate": 0.3}}``; str() is the way back.
 
     Raises:
         UnknownName: no such mechanism.
@@ -460,18 +463,16 @@ def _lowest(draws: Floats, among: Bools, count: int) -> Bools:
 
 
 def _exchange(kept: Bools, present: Bools, draws: Floats) -> None:
-    """Empty rows get a slot from a row that keeps two or more, in place. Columns keep their sums. draws: ``[N, M + 1]``."""
+    """Empty rows get a slot from rows that keep two or more, in place; columns keep their sums. All are ``[N, M]``."""
     columns = kept.shape[1]
-    wish = np.where(present, draws[:, :columns], -1).argsort(1)[:, ::-1]  # each row's columns in its own random order
-    order = draws[:, columns].argsort(kind="stable")
+    wish = np.where(present, draws, -1).argsort(1)[:, ::-1]  # each row's columns in its own random order
     before = -1
     while (left := int((~kept.any(1) & present.any(1)).sum())) and left != before:
         before = left
         for turn in range(columns):
             for column in range(columns):
-                needy = ~kept.any(1) & present[:, column] & (wish[:, turn] == column)
-                donor = kept[:, column] & (kept.sum(1) > 1)
-                takers, givers = order[needy[order]], order[donor[order]]
+                takers = np.flatnonzero(~kept.any(1) & present[:, column] & (wish[:, turn] == column))
+                givers = np.flatnonzero(kept[:, column] & (kept.sum(1) > 1))
                 moved = min(len(takers), len(givers))
                 kept[takers[:moved], column] = True
                 kept[givers[:moved], column] = False

@@ -1,4 +1,4 @@
-"""Imperfections as text: ``mcar(0.3)`` or ``{"mcar": {"rate": 0.3}}`` becomes a name and its arguments. Nothing is evaluated."""
+"""Imperfections as text: ``mcar(0.3)`` or ``{"mcar": {"rate": 0.3}}`` is a name with arguments. Nothing is run."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Call:
             ConfigError: they do not fit its signature.
         """
         try:
-            inspect.signature(make).bind(*self.args, **self.kwargs)
+            signature = inspect.signature(make)
+            signature.bind(*self.args, **self.kwargs)
         except TypeError as error:
-            raise ConfigError(f"{self}: {error}; it is {self.name}{_signature(make)}") from error
+            raise ConfigError(f"{self}: {error}; the arguments are ({', '.join(signature.parameters)})") from error
         return make(*self.args, **self.kwargs)
 
 
 def calls(spec: str | Mapping[str, Any]) -> list[Call]:
     """The calls that a spec names; text may hold several, joined by ``+``.
 
-    Bare words are text: ``pattern(image, clue)``. ``+`` between words makes a list: ``pattern(image+clue)``. A mapping has
-    one key, the name, and one value: a mapping of arguments, a list of them, a single one, or None.
+    Bare words are text: ``pattern(image, clue)``. ``+`` between words makes a list: ``pattern(image+clue)``. A mapping
+    has one key, the name, and one value: a mapping of arguments, a list of them, a single one, or None.
 
     Raises:
         ConfigError: the spec is none of these.
@@ -72,7 +73,7 @@ def share(what: str, value: object) -> float:
     Raises:
         ConfigError: it is not; the message names ``what``.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ConfigError(f"{what} must be a share between 0 and 1, not {value!r}")
     return float(value)
 

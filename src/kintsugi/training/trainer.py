@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import repeat
 from pathlib import Path
@@ -298,7 +298,7 @@ class Trainer:
         parts = {path: describe_part(part) for path, part in pipeline.named_parts()}
         for part in parts.values():
             part.pop("clock")
-        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("history", "checkpoint", "progress")}
+        own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
         said = [parts, own, data.train.fingerprint, data.val.fingerprint, pipeline.schema.to_json()]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 

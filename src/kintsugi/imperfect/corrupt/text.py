@@ -12,7 +12,7 @@ from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corruption import OPERATORS, Operator, Plan, levels
 from kintsugi.imperfect.seeds import stable_key, uniforms
 
-# The letters of a QWERTY keyboard, and how far each row is shifted to the right on an ANSI keyboard, in widths of a key.
+# The letters of a QWERTY keyboard; each row's shift to the right, in widths of a key, is that of an ANSI keyboard.
 _KEYBOARD = ((0.0, "qwertyuiop"), (0.25, "asdfghjkl"), (0.75, "zxcvbnm"))
 _REACH = 1.3  # widths of a key between centres: the keys that touch
 
@@ -45,8 +45,8 @@ class KeyboardTypos(Operator):
     """A share of the characters is replaced by a letter on a key that touches theirs.
 
     Only ASCII letters are candidates; case and length stay. The share is that of all characters (UTF-8 characters, not
-    bytes) that exist, so it is the character error rate, rounded to whole typos: at least one in a row that has a letter, and
-    at most one a letter. Draws belong to a position, so they do not depend on how far a batch is padded.
+    bytes) that exist, so it is the character error rate, rounded to whole typos: at least one in a row that has a
+    letter, and at most one a letter. Draws belong to a position, so they do not depend on how far a batch is padded.
     """
 
     key, kind = "keyboard_typos", "text"

@@ -197,8 +197,11 @@ class Undistilled(KDMM):
     ) -> Pipeline:
         return super().pipeline(schema, host, False, encoders, **hyper)
 
-    def fit(self, trainer: Runner, pipeline: Pipeline, data: Splits) -> None:
+    def __init__(self, schema: Schema, **hyper: Any) -> None:
+        super().__init__(schema, **hyper)
         self.teachers.requires_grad_(False)
+
+    def fit(self, trainer: Runner, pipeline: Pipeline, data: Splits) -> None:
         trainer.run_all(pipeline, data)
 
     def step(self, batch: Batch, inner: Inner, side: Batch | None = None) -> Step:

@@ -32,7 +32,7 @@ from kintsugi.training.lab import Lab
             "one prompt for each missing case, picked by the row's pattern",
             "a frozen backbone with prompts at its first layers; only prompts and head move",
             "input-level and attention-level injection",
-            "learned dummy tokens stand for an absent modality",
+            "constant dummy tokens stand for an absent modality",
         ),
         simplified=(
             "a small transformer, pretrained on the complete training rows, stands for a downloaded ViLT",
@@ -67,6 +67,7 @@ class MissingAwarePrompts(Model):
         if not 1 <= prompted <= depth or length < 2 or length % 2:
             raise ConfigError(f"prompted must be 1 to depth ({depth}) and length even; got {prompted} and {length}")
         self.backbone = SingleStream(dim, depth, len(schema))
+        self.backbone.absent.requires_grad_(False)  # dummies are constants: an empty text, an image of ones
         self.prompts = CasePrompts(len(schema), prompted, length, dim)
         self.inject = inject
 

@@ -1,0 +1,86 @@
+"""Batches of one epoch, read ahead where rows have to be decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.data import Data
+from kintsugi.core.errors import ConfigError
+from kintsugi.data.dataset import Dataset, TensorSource
+
+AHEAD = 2  # batches that are decoded while one is used
+
+
+def order(positions: Tensor, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Positions cut into batches: shuffled with a generator, as they stand without.
+
+    The last batch may be short, but never a single row where it can be avoided (batch statistics and contrastive terms
+    need two): such a row joins the batch before.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be above 0, not {batch_size}")
+    if generator is not None:
+        positions = positions[torch.randperm(len(positions), generator=generator)]
+    chunks = [positions[at : at + batch_size] for at in range(0, len(positions), batch_size)]
+    if len(chunks) > 1 and len(chunks[-1]) == 1 and batch_size > 1:
+        last = chunks.pop()
+        chunks[-1] = torch.cat([chunks[-1], last])
+    return chunks
+
+
+class Loader:
+    """Batches of rows; each iteration is one epoch.
+
+    With a generator, every epoch draws a new order from it when its iteration starts. Rows that are not in memory are
+    decoded by one thread, a few batches ahead; what it raises is raised here, at the batch that it concerns. Order and
+    content do not depend on whether it is used.
+
+    Args:
+        data: the rows.
+        batch_size: rows a batch.
+        positions: int64 positions in ``data``; default: all.
+        generator: draws the order; None: as they stand.
+        ahead: batches that are read ahead, 0: none; default: 2 where rows are not in memory.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        batch_size: int,
+        positions: Tensor | Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+        ahead: int | None = None,
+    ) -> None:
+        self.data, self.batch_size, self.generator = data, batch_size, generator
+        self.positions = torch.arange(len(data)) if positions is None else torch.as_tensor(positions)
+        resident = isinstance(data, Dataset) and isinstance(data.source, TensorSource)
+        self.ahead = (0 if resident else AHEAD) if ahead is None else ahead
+        order(self.positions[:0], batch_size)  # complains about the size now
+
+    def __len__(self) -> int:
+        return len(order(self.positions, self.batch_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        chunks = order(self.positions, self.batch_size, self.generator)
+        return self._read_ahead(chunks) if self.ahead else map(self.data.batch, chunks)
+
+    def _read_ahead(self, chunks: list[Tensor]) -> Iterator[Batch]:
+        waiting: deque[Future[Batch]] = deque()
+        todo = iter(chunks)
+        with ThreadPoolExecutor(1, thread_name_prefix="kintsugi-loader") as reader:
+            try:
+                for chunk in todo:
+                    waiting.append(reader.submit(self.data.batch, chunk))
+                    if len(waiting) > self.ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # the epoch may be left early
+                for future in waiting:
+                    future.cancel()
