@@ -47,6 +47,8 @@ class _Estimator:
     pipeline_: Pipeline
     reading_: dict[str, Any] | None
     trainer_: Trainer
+    trained_on_: dict[str, Any]
+    training_condition_: str
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class _Estimator:
             device=self.device, checkpoint=self.checkpoint, progress=self.progress, **dict(self.trainer or {}),
         )  # fmt: skip
         self.pipeline_ = self.trainer_.fit(pipeline, Splits(rows, other))
+        self.training_condition_ = "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
         self.trained_on_ = {"data": rows.name, "fingerprint": rows.fingerprint, "condition": rows.condition, "rows": len(rows)}
         return self
 
@@ -191,6 +194,27 @@ class _Estimator:
         frame = pd.DataFrame(data.present.numpy(), columns=[f"{n}_present" for n in names])
         return frame.join(pd.DataFrame(used, columns=[f"{n}_used" for n in names]))
 
+    def predict_frame(self, rows: Rows) -> pd.DataFrame:
+        """Answers as a table: the prediction, its probability or each target, and which modalities were used."""
+        schema = self.pipeline_.schema if hasattr(self, "pipeline_") else None
+        found = [(self._columns(p), p.used.cpu()) for _, p in self._answers(rows)]
+        assert schema is not None
+        frame = pd.concat([columns for columns, _ in found], ignore_index=True) if found else pd.DataFrame()
+        used = torch.cat([u for _, u in found]) if found else torch.zeros(0, len(schema), dtype=torch.bool)
+        frame["used"] = ["+".join(n for n, u in zip(schema.names, row, strict=True) if u) or "nothing (prior)" for row in used.tolist()]
+        frame.insert(0, "row", range(len(frame)))
+        return frame
+
+    def _columns(self, prediction: Prediction) -> pd.DataFrame:
+        task = self.pipeline_.schema.task
+        values = task.probabilities(prediction.output.float()).cpu().numpy()
+        names = list(task.names)  # type: ignore[attr-defined]
+        if task.key == "classification":
+            best = values.argmax(1)
+            chosen = {"prediction": np.array(names)[best], "probability": values.max(1).round(4)}
+            return pd.DataFrame(chosen)
+        return pd.DataFrame(values.reshape(len(values), -1), columns=[f"probability_{n}" for n in names] if task.key == "multilabel" else names)
+
     def _labelled(self, rows: Rows) -> tuple[Dataset, np.ndarray, np.ndarray]:
         data = self._table(rows, like=getattr(self, "reading_", None))
         if data.target is None or not bool(data.target_present.any()):
@@ -203,7 +227,8 @@ class _Estimator:
         """A folder of safetensors and JSON that ``kg.load`` reads; an old model there survives a failure."""
         if not hasattr(self, "pipeline_"):
             raise ConfigError("there is nothing to save: call fit first")
-        extra = {"estimator": type(self).__name__, "reading": self.reading_, "trained_on": self.trained_on_, "seed": self.seed}
+        extra = {"estimator": type(self).__name__, "reading": self.reading_, "trained_on": self.trained_on_, "seed": self.seed,
+                 "training_condition": self.training_condition_}
         if isinstance(self.method, str):
             extra["method"] = self.method
         return store.save(self.pipeline_, folder, extra)
@@ -275,6 +300,7 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
         raise ModelFileError(f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.core.store.load")
     model = kinds[extra["estimator"]](extra.get("method", pipeline), seed=extra.get("seed", 0))
     model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra["reading"], extra.get("trained_on", {})
+    model.training_condition_ = extra.get("training_condition", "unstated")
     return model
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -33,28 +35,29 @@ ENCODERS: Registry[Callable[[Modality, int], Encoder]] = Registry("encoder", "ki
 class UserEncoder(Encoder):
     """A user's module: ``[R, *shape] -> [R, D]``, ``[R, T, D]`` or a map ``[R, C, H, W]``, projected to the width of the model.
 
+    The module is copied: a teacher and its student never share weights, and what the user holds stays as it was. What is
+    masked is zero where the module sees it; it is in evaluation mode where it is given a single row.
+
     Raises:
         ConfigError: the module fails on a row of the modality's shape, or its output has another number of axes.
     """
 
     def __init__(self, modality: Modality, dim: int, module: nn.Module) -> None:
         super().__init__()
-        self.modality, self.module = modality, module
+        self.modality, self.module = modality, copy.deepcopy(module)
         width = self._probe()
         self.project = nn.Identity() if width == dim else nn.Linear(width, dim)
 
     def _probe(self) -> int:
         name, shape = self.modality.name, tuple(n or 1 for n in self.modality.shape)
-        mode = self.module.training
+        at = next((p.device for p in self.module.parameters()), None)
         try:
-            with torch.no_grad():
-                out = self.module.eval()(torch.zeros(2, *shape, dtype=_dtype(self.modality)))
+            with torch.no_grad(), evaluating(self.module):
+                out = self.module(torch.zeros(2, *shape, dtype=_dtype(self.modality), device=at))
         except Exception as error:
             raise ConfigError(
                 f"the encoder given for modality {name!r} fails on rows of shape {list(shape)}: {error}"
             ) from error
-        finally:
-            self.module.train(mode)
         return self._check(out, 2)
 
     def _check(self, out: object, rows: int) -> int:
@@ -67,10 +70,10 @@ class UserEncoder(Encoder):
         return int(out.shape[1] if out.ndim == 4 else out.shape[-1])
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
-        calm = self.module.training and len(x) < 2  # BatchNorm raises on a single row
-        out = self.module.eval()(x) if calm else self.module(x)
-        if calm:
-            self.module.train()
+        if mask is not None and mask.shape == x.shape[: mask.ndim]:
+            x = torch.where(mask.view(*mask.shape, *[1] * (x.ndim - mask.ndim)), x, 0)
+        with evaluating(self.module, self.module.training and len(x) < 2):  # BatchNorm raises on a single row
+            out = self.module(x)
         self._check(out, len(x))
         if out.ndim == 2:
             return Stream.vector(self.project(out))
@@ -78,7 +81,20 @@ class UserEncoder(Encoder):
         tokens = self.project(out.flatten(2).transpose(1, 2) if out.ndim == 4 else out)
         if mask is None or mask.shape != tokens.shape[:2]:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=x.device)
-        return Stream(tokens * mask[..., None], mask, grid)
+        return Stream(torch.where(mask[..., None], tokens, 0), mask, grid)
+
+
+@contextmanager
+def evaluating(module: nn.Module, on: bool = True) -> Iterator[None]:
+    """The module in evaluation mode; afterwards each module inside it is in its own mode again."""
+    modes = {m: m.training for m in module.modules()} if on else {}
+    try:
+        if on:
+            module.eval()
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
 
 
 def _dtype(modality: Modality) -> torch.dtype:

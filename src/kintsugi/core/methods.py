@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -43,7 +44,8 @@ def create(
 
     Raises:
         UnknownName: no such method, or no such argument of it.
-        ConfigError: the schema has too few or too many modalities for it, or a task it does not solve.
+        ConfigError: the schema has too few or too many modalities for it, or a task it does not solve; a host for a method
+            that is a model itself.
     """
     cls = METHODS[key]
     card: Card = cls.card
@@ -55,6 +57,8 @@ def create(
         )
     if schema.task.key not in card.tasks:
         raise ConfigError(f"{key} does not solve {schema.task.key}; it solves {', '.join(sorted(card.tasks))}")
+    if host is not None and issubclass(cls, Model):
+        raise ConfigError(f"{key} is a model of its own, so it takes no host")
     hyper = {**getattr(cls, "preset", {}), **hyper}
     known = arguments(cls)
     for name in hyper:
@@ -117,19 +121,20 @@ def address(part: Part) -> str:
     owner = next((METHODS[k] for k in METHODS if METHODS[k].__module__ == cls.__module__), None)
     if owner is None:
         raise ConfigError(f"{cls.__qualname__} belongs to no registered method, so a model that holds it cannot be saved")
+    if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
+        raise ConfigError(f"{cls.__qualname__} is not at the top of its file, so a model that holds it cannot be saved")
     return f"{owner.card.key}.{cls.__qualname__}"
 
 
 def part_class(address: str) -> type[Part]:
     """The class at an address; nothing but parts in the files of registered methods can be reached."""
-    import sys
-
     key, _, name = address.partition(".")
     cls: type[Part] = METHODS[key]
     if not name:
         return cls
-    found = getattr(sys.modules[cls.__module__], name, None)
-    if not (isinstance(found, type) and issubclass(found, Part) and found.__module__ == cls.__module__):
-        raise UnknownName(f"part of {key}", name, [])
-    return found
+    here = vars(sys.modules[cls.__module__])
+    own = {n: t for n, t in here.items() if isinstance(t, type) and issubclass(t, Part) and t.__module__ == cls.__module__}
+    if name not in own:
+        raise UnknownName(f"part of {key}", name, own)
+    return own[name]
 

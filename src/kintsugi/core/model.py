@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
-from kintsugi.core.encoder import ENCODERS, UserEncoder, blank
-from kintsugi.core.errors import UnknownName
+from kintsugi.core.encoder import ENCODERS, UserEncoder, evaluating
+from kintsugi.core.errors import DataError, UnknownName
 from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.part import Part
 from kintsugi.core.prediction import Prediction, Step
@@ -48,7 +48,6 @@ class Model(Part):
         for name in own:
             if name not in schema.names:
                 raise UnknownName("modality", name, schema.names)
-        self.own_encoders = tuple(sorted(own))
         self.encoders = nn.ModuleDict()
         if self.encoding == "separate":
             for m in schema.modalities:
@@ -94,10 +93,9 @@ class Model(Part):
             rows = here.nonzero().flatten()
             part = _stream(encoder(x[rows], None if mask is None else mask[rows]))
         else:  # a zero-weight row: tells the shape, and keeps every process of a distributed run in step
-            modality = self.schema[name]
             rows = torch.zeros(0 if not len(here) else 1, dtype=torch.int64, device=here.device)
-            dummy = torch.zeros_like(x[:1]) if len(x) else blank(modality, device=here.device)
-            part = _stream(encoder(dummy, None if mask is None else torch.ones_like(mask[:1])))
+            dummy = x.new_zeros(1, *x.shape[1:])
+            part = _stream(encoder(dummy, None if mask is None else mask.new_ones(1, *mask.shape[1:])))
             part = part.where(torch.zeros(1, dtype=torch.bool, device=here.device)).rows(slice(0, len(rows)))  # type: ignore[arg-type]
 
         def scatter(values: Tensor) -> Tensor:  # in the encoder's own dtype: bfloat16 under mixed precision
@@ -154,11 +152,11 @@ class Model(Part):
     @torch.no_grad()
     def encode_rows(self, data: Data, rows: str = "all", size: int = 256) -> Features:
         """Features of all these rows, in evaluation mode; for ``prepare``."""
-        mode = self.training
-        self.eval()
         device = self.prior.device
-        parts = [self.encode(batch.to(device)) for batch in data.batches(size, data.positions(rows))]
-        self.train(mode)
+        with evaluating(self):
+            parts = [self.encode(batch.to(device)) for batch in data.batches(size, data.positions(rows)) if len(batch)]
+        if not parts:
+            raise DataError(f"{data.name} has no {rows} rows to encode")
         streams = {
             name: Stream(
                 torch.cat([p.streams[name].tokens for p in parts]),

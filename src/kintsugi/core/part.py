@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Part(nn.Module):
     """A restorer, a model, a strategy or a monitor.
 
-    ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its own.
+    ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its own;
+    ``own_encoders``: the modalities for which it was given a module of the user's, which is no JSON.
     ``off`` is the same method with its mechanism off: constructor values, or a subclass.
     """
 
@@ -29,13 +30,19 @@ class Part(nn.Module):
     off: ClassVar[dict[str, Any] | type[Part]]
     clock: Clock
     hyper: dict[str, Any]
+    own_encoders: tuple[str, ...]
     frozen: dict[str, tuple[str, bool]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         part = super().__new__(cls)
-        given = inspect.signature(cls.__init__).bind_partial(part, *args, **kwargs).arguments
-        given.pop("self", None)
-        part.__dict__["hyper"] = {k: v for k, v in given.items() if k not in ("schema", "encoders")}
+        signature = inspect.signature(cls.__init__)
+        given = dict(signature.bind_partial(part, *args, **kwargs).arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # **hyper holds arguments, it is none
+                given |= given.pop(name, {})
+        given.pop(next(iter(signature.parameters)), None)  # self
+        part.__dict__["own_encoders"] = tuple(sorted(given.pop("encoders", None) or ()))
+        part.__dict__["hyper"] = {name: value for name, value in given.items() if name != "schema"}
         return part
 
     def __init__(self) -> None:

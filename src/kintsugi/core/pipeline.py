@@ -111,7 +111,12 @@ class Pipeline(nn.Module):
 
 def _around(strategy: Strategy, call: Inner, side: Batch | None) -> Inner:
     def step(batch: Batch, other: Batch | None = None) -> Step:
-        return strategy.step(batch, call, side if other is None else other)
+        current = side if other is None else other
+
+        def inner(batch: Batch, another: Batch | None = None) -> Step:
+            return call(batch, current if another is None else another)
+
+        return strategy.step(batch, inner, current)
 
     return step
 

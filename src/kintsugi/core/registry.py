@@ -29,7 +29,7 @@ class Registry(Generic[T]):
 
         def add(thing: T) -> T:
             old = self._things.get(name)
-            if old is not None and getattr(old, "__qualname__", 0) != getattr(thing, "__qualname__", 1):
+            if old is not None and old is not thing and _source(old) != _source(thing):
                 raise ConfigError(f"{self.what} {name!r} is registered twice: {old!r} and {thing!r}")
             self._things[name] = thing
             return thing
@@ -39,10 +39,14 @@ class Registry(Generic[T]):
     def _walk(self) -> None:
         if not self._walked:
             self._walked = True  # before the import: what is imported may ask the registry
-            package = importlib.import_module(self.home)
-            for module in pkgutil.walk_packages(package.__path__, self.home + "."):
-                if not module.name.rpartition(".")[2].startswith("_"):  # private modules may be heavy
-                    importlib.import_module(module.name)
+            try:
+                package = importlib.import_module(self.home)
+                for module in pkgutil.walk_packages(package.__path__, self.home + "."):
+                    if not module.name.rpartition(".")[2].startswith("_"):  # private modules may be heavy
+                        importlib.import_module(module.name)
+            except BaseException:
+                self._walked = False  # half a registry would answer with "unknown name" from now on
+                raise
 
     def __getitem__(self, name: str) -> T:
         if name not in self._things:
@@ -66,3 +70,8 @@ class Registry(Generic[T]):
     def names(self, pattern: str = "*") -> list[str]:
         """Sorted names that match a glob."""
         return [name for name in self if fnmatchcase(name, pattern)]
+
+
+def _source(thing: object) -> tuple[object, object]:
+    """Where a class or function is written; for anything else itself."""
+    return getattr(thing, "__module__", None), getattr(thing, "__qualname__", id(thing))

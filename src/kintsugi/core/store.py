@@ -18,9 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
-from kintsugi.core.errors import ConfigError, ModelFileError
+from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError
 from kintsugi.core.methods import address, part_class
-from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Schema
@@ -37,15 +36,18 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
         OSError: the disk is full or not writable; what was there before still is.
         ConfigError: the folder exists and holds something other than a saved model.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file; a saved model is a folder")
     if target.exists() and any(target.iterdir()) and not (target / CONFIG).exists():
         raise ConfigError(f"{target} is not empty and holds no saved model; choose another folder")
-    weights = dump_tensors(_state(pipeline))
+    state = _state(pipeline)
+    weights = dump_tensors(state)
     config = {
         "format": FORMAT,
         "parts": {path: describe_part(part) for path, part in pipeline.named_parts()},
         "schema": pipeline.schema.to_json(),
-        "tensors": {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in _state(pipeline).items()},
+        "tensors": {name: _kind(tensor) for name, tensor in state.items()},
         "sha256": hashlib.sha256(weights).hexdigest(),
         "reference": any(getattr(p, "card", None) is not None and p.card.reference for _, p in pipeline.named_parts()),
         "extra": dict(extra or {}),
@@ -59,19 +61,23 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
         _swap(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return target
+    return Path(folder)
 
 
 def _swap(fresh: Path, target: Path) -> None:
     if not target.exists():
         os.rename(fresh, target)
         return
-    for child in target.iterdir():  # what else lives there, such as a checkpoint, goes along
-        if child.name not in (CONFIG, WEIGHTS):
-            os.rename(child, fresh / child.name)
     old = fresh.with_name(fresh.name + ".old")
     os.rename(target, old)
-    os.rename(fresh, target)
+    try:
+        os.rename(fresh, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    for child in old.iterdir():  # what else lives there, such as a checkpoint, goes along
+        if child.name not in (CONFIG, WEIGHTS):
+            os.rename(child, target / child.name)
     shutil.rmtree(old)
 
 
@@ -88,33 +94,45 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
 
     Raises:
         ModelFileError: not a saved model, truncated, altered, of another format, or a pickle in disguise.
-        ConfigError: the model was built with encoders of the user's own and they were not given.
+        UnknownName: it was saved with a method that is not registered here.
+        ConfigError: encoders of the user's own that the model was built with are not given, or others are.
     """
     source = Path(folder)
     config = _config(source)
     weights = _weights(source, config)
-    schema = Schema.from_json(config["schema"])
-    parts: dict[str, Part] = {}
-    for path, saved in config["parts"].items():
-        parts[path] = build_part(saved, schema, encoders)
-    pipeline = assemble(parts)
-    for path, part in pipeline.named_parts():
-        for name, origin in config["parts"][path]["frozen"].items():
-            part.keep_frozen(name, part.get_submodule(origin), save=True)
-    _fill(pipeline, weights, source)
+    own = {name for saved in config["parts"].values() for name in saved.get("own_encoders", ())}
+    odd = sorted((encoders or {}).keys() - own)
+    if odd:
+        raise ConfigError(f"this model was built without an encoder of your own for {', '.join(odd)}; leave it out")
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and written over
+        pipeline = _build(config, source, encoders)
+    fill(pipeline, weights, _state(pipeline), f"{source}: the saved model", "save it again")
     return pipeline.eval(), config["extra"]
+
+
+def _build(config: Mapping[str, Any], source: Path, encoders: Mapping[str, nn.Module] | None) -> Pipeline:
+    try:
+        schema = Schema.from_json(config["schema"])
+        pipeline = assemble({path: build_part(saved, schema, encoders) for path, saved in config["parts"].items()})
+        for path, part in pipeline.named_parts():
+            for name, origin in config["parts"][path]["frozen"].items():
+                part.keep_frozen(name, part.get_submodule(origin), save=True)
+    except KintsugiError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{source / CONFIG} does not describe a model ({error}); save the model again") from error
+    return pipeline
 
 
 def describe_part(part: Part) -> dict[str, Any]:
     """What is needed to build the part again."""
     clock = vars(part.clock)
     frozen = {name: origin for name, (origin, saved) in part.frozen.items() if saved}
-    own = list(part.own_encoders) if isinstance(part, Model) else []
     try:
         json.dumps(part.hyper)
     except TypeError as error:
         raise ConfigError(f"{type(part).__name__} has an argument that cannot be saved as JSON: {error}") from error
-    return {"class": address(part), "hyper": part.hyper, "clock": clock, "frozen": frozen, "own_encoders": own}
+    return {"class": address(part), "hyper": part.hyper, "clock": clock, "frozen": frozen, "own_encoders": list(part.own_encoders)}
 
 
 def build_part(saved: Mapping[str, Any], schema: Schema, encoders: Mapping[str, nn.Module] | None = None) -> Part:
@@ -172,6 +190,9 @@ def _config(source: Path) -> dict[str, Any]:
     missing = {"parts", "schema", "tensors", "sha256", "extra"} - config.keys()
     if missing:
         raise ModelFileError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    parts = config["parts"]
+    if not isinstance(parts, dict) or "model" not in parts or not all(isinstance(saved, dict) for saved in parts.values()):
+        raise ModelFileError(f"{path} is damaged: it describes no model")
     return config
 
 
@@ -185,38 +206,47 @@ def _weights(source: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     if hashlib.sha256(content).hexdigest() != config["sha256"]:
         raise ModelFileError(f"{path} is truncated or altered ({len(content)} bytes, checksum differs); copy it again")
     try:
-        return load_tensors(content)
+        weights = load_tensors(content)
     except SafetensorError as error:
         raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
+    if {name: _kind(tensor) for name, tensor in weights.items()} != config["tensors"]:
+        raise ModelFileError(f"{path} and {CONFIG} list different tensors; they are not of one save")
+    return weights
 
 
-def _fill(pipeline: Pipeline, weights: Mapping[str, Tensor], source: Path) -> None:
-    expected = _state(pipeline)
-    unknown = weights.keys() - expected.keys()
-    lacking = expected.keys() - weights.keys()
-    for name in sorted(unknown):  # buffers of data-dependent size that start as None
-        module, leaf = _owner(pipeline, name)
-        if module is None or leaf not in module._buffers:
-            raise ModelFileError(f"{source}: the saved model holds {name}, which its class does not have")
-        module._buffers[leaf] = torch.empty_like(weights[name])
+def _kind(tensor: Tensor) -> list[Any]:
+    return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+
+
+def fill(root: nn.Module, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], who: str, remedy: str) -> None:
+    """Load weights; what is not learned takes the size that it had, since that may depend on the data."""
+    device = next((tensor.device for tensor in root.state_dict().values()), None)
+    for name in sorted(weights.keys() - expected.keys()):  # buffers of data-dependent size that start as None
+        module, leaf = _owner(root, name)
+        if module is None or module._buffers.get(leaf, 0) is not None or leaf in module._non_persistent_buffers_set:
+            raise ModelFileError(f"{who} holds {name}, which its class does not have; {remedy}")
+        module._buffers[leaf] = torch.empty_like(weights[name], device=device)
+    lacking = sorted(expected.keys() - weights.keys())
     if lacking:
-        raise ModelFileError(f"{source}: the saved model lacks {', '.join(sorted(lacking)[:5])}")
+        raise ModelFileError(f"{who} lacks {', '.join(lacking[:5])}; {remedy}")
     for name, tensor in expected.items():
         if tensor.shape != weights[name].shape:
-            resize(pipeline, name, weights[name])
-    pipeline.load_state_dict(weights, strict=False)
+            _resize(root, name, weights[name], f"{who} has another size than its class makes it; {remedy}")
+    root.load_state_dict(weights, strict=False)
 
 
-def resize(pipeline: nn.Module, name: str, like: Tensor) -> None:
-    """Make room for a tensor whose size depends on the data."""
-    module, leaf = _owner(pipeline, name)
+def _resize(root: nn.Module, name: str, like: Tensor, problem: str) -> None:
+    module, leaf = _owner(root, name)
     assert module is not None
-    if leaf in module._buffers:
-        module._buffers[leaf] = torch.empty_like(like)
-    else:
-        old = module._parameters[leaf]
-        assert old is not None
-        module._parameters[leaf] = nn.Parameter(torch.empty_like(like), requires_grad=old.requires_grad)
+    old = module._buffers.get(leaf)
+    if old is not None:
+        module._buffers[leaf] = torch.empty_like(like, device=old.device)
+        return
+    parameter = module._parameters[leaf]
+    assert parameter is not None
+    if parameter.requires_grad:
+        raise ModelFileError(f"{problem} ({name}: {list(like.shape)}, not {list(parameter.shape)})")
+    module._parameters[leaf] = nn.Parameter(torch.empty_like(like, device=parameter.device), requires_grad=False)
 
 
 def _owner(root: nn.Module, name: str) -> tuple[nn.Module | None, str]:

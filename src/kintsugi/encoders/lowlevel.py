@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +36,16 @@ class Pixels(LowLevel):
 
     def __init__(self, modality: Modality) -> None:
         super().__init__()
-        self.size = tuple(min(n or SIDE, SIDE) for n in modality.shape[1:])
-        self.features = self._known(modality, 0) * prod(self.size)
+        height, width = modality.shape[1:]
+        self.size = (min(height or SIDE, SIDE), min(width or SIDE, SIDE))
+        self.features = self._known(modality, 0) * self.size[0] * self.size[1]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return functional.adaptive_avg_pool2d(x, self.size).flatten(1)
 
 
 class Spectrum(LowLevel):
-    """Log-mel power of 32 bands, normalised over the clip, averaged to 16 frames."""
+    """Log-mel power of 32 bands as the audio encoder sees it, averaged to 16 frames."""
 
     def __init__(self, modality: Modality) -> None:
         super().__init__()

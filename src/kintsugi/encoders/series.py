@@ -35,9 +35,9 @@ class Dilated(nn.Module):
 class SeriesEncoder(Encoder):
     """A small temporal convolutional network (Bai et al., 2018, not causal here), averaged to at most 16 steps.
 
-    x: float ``[R, T, C]``, standardised; mask: bool ``[R, T]``, False where a step does not exist or was not seen (it may
-    hold NaN); the mask is one more channel. -> tokens ``[R, ceil(T / window), dim]`` with their mask. The window follows
-    from the declared length; where that is open, 4 steps make a token.
+    x: float ``[R, T, C]``, standardised; mask: bool ``[R, T]``, False where a step does not exist or was not seen (it
+    may hold NaN); the mask is one more channel. -> tokens ``[R, ceil(T / window), dim]`` with their mask. The window
+    follows from the declared length; where that is open, 4 steps make a token.
     """
 
     def __init__(self, modality: Modality, dim: int) -> None:

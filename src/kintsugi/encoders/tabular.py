@@ -59,7 +59,7 @@ class Codes(nn.Module):
 class Cells(nn.Module):
     """One token a cell: ``value * weight + bias`` of a number, an embedding of a category, a token "unseen" of its own.
 
-    The feature tokenizer of the FT-Transformer (Gorishniy et al., NeurIPS 2021, section 3.3), and one of its blocks, so
+    The feature tokenizer of the FT-Transformer (Gorishniy et al., NeurIPS 2021), and one of its blocks, so
     that cells can interact. ``[R, cells]`` -> ``[R, cells, dim]``.
     """
 
@@ -119,9 +119,9 @@ class Wide(nn.Module):
 class TabularEncoder(Encoder):
     """A token for each cell of up to 16 (:class:`Cells`), or one vector for all of them (:class:`Wide`).
 
-    x: float ``[R, cells]``, numbers standardised, categories as codes 0 to n; mask: bool ``[R, cells]``, False where the cell
-    was not seen (it may then hold NaN). The mask of the tokens is True throughout: that a cell is unseen is information,
-    and its token says so.
+    x: float ``[R, cells]``, numbers standardised, categories as codes 0 to n; mask: bool ``[R, cells]``, False where
+    the cell was not seen (it may then hold NaN). The mask of the tokens is True throughout: that a cell is unseen is
+    information, and its token says so.
     """
 
     def __init__(self, modality: Modality, dim: int) -> None:

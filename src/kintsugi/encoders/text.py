@@ -9,7 +9,7 @@ from torch.nn import functional
 from kintsugi.core.encoder import ENCODERS, Encoder
 from kintsugi.core.features import Stream
 from kintsugi.core.schema import Modality
-from kintsugi.encoders._tokens import MOST, Tokens
+from kintsugi.encoders._tokens import MOST, Tokens, ceil_div
 from kintsugi.layers.streams import Block
 
 BYTES = 257  # 0: padding, 1 to 256: byte + 1
@@ -19,9 +19,8 @@ KERNEL, STRIDE = 5, 4
 class Shorten(nn.Module):
     """A convolution over steps that leaves one step for every ``stride``; what is masked counts as zero.
 
-    x ``[R, L, D]``, zero where masked, mask bool ``[R, L]`` -> ``[R, ceil(L / stride), D]``, mask. Step t looks at steps
-    ``stride * t - (kernel - stride)`` to ``stride * (t + 1) - 1`` (centred for stride 1) and exists where one of its own
-    ``stride`` does; the end of the row and padding look the same to it.
+    Step t of what is left looks at steps ``stride * t - (kernel - stride)`` to ``stride * (t + 1) - 1`` (centred, and
+    residual, for stride 1) and exists where one of its own ``stride`` does; the end of the row and padding look the same.
     """
 
     def __init__(self, dim: int, stride: int) -> None:
@@ -32,9 +31,11 @@ class Shorten(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        spare = -x.shape[1] % self.stride
+        """x ``[R, L, D]``, zero where masked, mask bool ``[R, L]`` -> ``[R, ceil(L / stride), D]`` and its mask."""
+        left = ceil_div(x.shape[1], self.stride)
+        spare = left * self.stride - x.shape[1]
         after = KERNEL - self.stride - self.before + spare
-        mask = functional.pad(mask, (0, spare)).unflatten(1, (-1, self.stride)).any(2)
+        mask = functional.pad(mask, (0, spare)).view(-1, left, self.stride).any(2)
         y = self.conv(functional.pad(x.transpose(1, 2), (self.before, after))).transpose(1, 2)
         y = functional.gelu(self.norm(y))
         if self.stride == 1:
@@ -54,7 +55,7 @@ class TextEncoder(Encoder):
         super().__init__()
         self.embed = nn.Embedding(modality.vocab or BYTES, dim)
         length, shorten = modality.shape[0] or 0, [Shorten(dim, 1), Shorten(dim, STRIDE)]
-        while (length := -(-length // STRIDE)) > MOST:
+        while (length := ceil_div(length, STRIDE)) > MOST:
             shorten.append(Shorten(dim, STRIDE))
         self.shorten = nn.ModuleList(shorten)
         self.tokens = Tokens(dim, dim)

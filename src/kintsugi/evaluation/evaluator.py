@@ -75,7 +75,7 @@ def predict_conditions(
         stream: rows a batch of a monitor that adapts.
         progress: called with ``(steps done, steps in all)``.
     """
-    plans = _plan_all(pipeline.schema.names, data, conditions)
+    plans = _plan_all(data, conditions)
     collected = [_Collected() for _ in plans]
     with _calm(pipeline):
         if any(monitor.adapts for monitor in pipeline.monitors):
@@ -123,7 +123,7 @@ class _Plan:
         return self.keep if self.keep.ndim == 1 else self.keep[rows]
 
 
-def _plan_all(names: Sequence[str], data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
+def _plan_all(data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
     @cache
     def drawn(spec: str, seed: int) -> Any:
         from kintsugi.imperfect import parse_mechanism
@@ -151,14 +151,14 @@ def _plan_all(names: Sequence[str], data: Dataset, conditions: Sequence[Conditio
             mask = drawn(c.missing, c.seed)
             keep = keep & mask.keep
             said.insert(0, str(mask.hash))
-        plans.append(_Plan(c, keep, _chains(names, data, keep, done), "+".join(said)))
+        plans.append(_Plan(c, keep, _chains(data.schema.names, keep, done), "+".join(said)))
     return plans
 
 
-def _chains(names: Sequence[str], data: Dataset, keep: Tensor, damage: Chain) -> dict[str, Chain]:
+def _chains(names: Sequence[str], keep: Tensor, damage: Chain) -> dict[str, Chain]:
     # An operator across modalities may read what others left of each, so then everything counts for all of them.
     across = any(len(d.modalities) != 1 for d in damage)
-    kept = [name for name in names if bool(keep[..., data.schema.column(name)].any())]
+    kept = [name for column, name in enumerate(names) if bool(keep[..., column].any())]
     return {name: tuple(d for d in damage if across or name in d.modalities) for name in kept}
 
 
@@ -174,7 +174,8 @@ class _Chunk:
     def __init__(self, model: Model, batch: Batch, plans: Sequence[_Plan], device: torch.device) -> None:
         self.model, self.device = model, device
         self.left = Counter(chain for plan in plans for chain in plan.chains.values())
-        self.undamaged = sorted({n for p in plans for n, chain in p.chains.items() if not chain}, key=batch.names.index)
+        plain = {name for plan in plans for name, chain in plan.chains.items() if not chain}
+        self.undamaged = [name for name in model.schema.names if name in plain]
         self.read: dict[Chain, Batch] = {(): batch}
         self.moved: dict[Chain, Batch] = {(): batch.to(device)}
         self.streams: dict[tuple[str, Chain], Stream] = {}
@@ -242,12 +243,12 @@ class _Chunk:
             chain = plan.chains.get(name)
             there = self.damaged(chain or ()).present[:, names.index(name)]
             here = there & keep[..., names.index(name)]
-            streams[name] = self.zero(name) if chain is None else self._some(name, chain, there, here)
+            streams[name] = self.zero(name) if chain is None else self._some(name, chain, here)
             columns.append(here)
         return self.model.predict(Features(streams, torch.stack(columns, 1)))
 
-    def _some(self, name: str, chain: Chain, there: Tensor, here: Tensor) -> Stream:
-        whole = self.stream(name, chain)
+    def _some(self, name: str, chain: Chain, here: Tensor) -> Stream:
+        whole, there = self.stream(name, chain), self.damaged(chain).present[:, self.damaged(()).names.index(name)]
         if torch.equal(here, there):  # nothing dropped: no copy
             return whole
         return whole.where(here) if bool(here.any()) else self.zero(name)
@@ -261,10 +262,9 @@ class _Chunk:
                 return answer
             streams: dict[str, Stream] = {}
             for name in self.model.schema.names:
-                if self._untouched(name, plan, given, batch):
-                    chain, column = plan.chains[name], batch.names.index(name)
-                    there = self.damaged(chain).present[:, column]
-                    streams[name] = self._some(name, chain, there, batch.present[:, column])
+                if self._untouched(name, given, batch):
+                    here, chain = batch.present[:, batch.names.index(name)], plan.chains.get(name)
+                    streams[name] = self.zero(name) if chain is None else self._some(name, chain, here)
             anew = [name for name in self.model.schema.names if name not in streams]
             if anew:
                 streams.update(self.model.encode_only(anew, batch))
@@ -274,12 +274,11 @@ class _Chunk:
 
         return inner
 
-    def _untouched(self, name: str, plan: _Plan, given: Batch, batch: Batch) -> bool:
+    def _untouched(self, name: str, given: Batch, batch: Batch) -> bool:
+        """Is this modality of ``batch`` that of ``given``, with fewer rows present at most?"""
         column = given.names.index(name)
-        if name not in plan.chains or batch.inputs[name] is not given.inputs[name]:
-            return False
         here = batch.present[:, column]
-        if bool((here & ~given.present[:, column]).any()):
+        if batch.inputs[name] is not given.inputs[name] or bool((here & ~given.present[:, column]).any()):
             return False
         was, now = given.mask.get(name), batch.mask.get(name)
         if was is None or now is None:

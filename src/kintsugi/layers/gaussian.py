@@ -26,9 +26,9 @@ class GaussianHead(nn.Module):
 def product_of_experts(mean: Tensor, logvar: Tensor, present: Tensor, prior: bool = True) -> tuple[Tensor, Tensor]:
     """The product of the Gaussians of the present modalities: mean and logvar ``[B, Z]``.
 
-    With precisions ``T_i = exp(-logvar_i)``: ``mean = sum(mean_i T_i) / sum(T_i)``, ``var = 1 / sum(T_i)``; the sums run over
-    the present experts and, with ``prior``, the unit Gaussian (mean 0, T = 1). Wu and Goodman, "Multimodal generative models
-    for scalable weakly-supervised learning", NeurIPS 2018, after Cao and Fleet (2014).
+    With precisions ``T_i = exp(-logvar_i)``: ``mean = sum(mean_i T_i) / sum(T_i)``, ``var = 1 / sum(T_i)``; the sums
+    run over the present experts and, with ``prior``, the unit Gaussian (mean 0, T = 1). Wu and Goodman, "Multimodal
+    generative models for scalable weakly-supervised learning", NeurIPS 2018, after Cao and Fleet (2014).
 
     Args:
         mean: ``[B, M, Z]``; what stands in an absent slot is never read.

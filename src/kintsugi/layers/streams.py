@@ -55,7 +55,7 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(len(x), x.shape[1], self.heads, -1).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -86,9 +86,9 @@ class Block(nn.Module):
 class SingleStream(nn.Module):
     """One small transformer over the tokens of all modalities, with places for prompts.
 
-    After ViLT (Kim et al., ICML 2021): a CLS token, a learned embedding for each kind of token (here: modality), pre-norm
-    blocks, and a pooler ``tanh(linear(CLS))``. Positions within a modality are the business of its encoder. Each modality
-    has a learned token for "absent", for backbones that expect every modality to be there.
+    After ViLT (Kim et al., ICML 2021): a CLS token, a learned embedding for each kind of token (here: modality),
+    pre-norm blocks, and a pooler ``tanh(linear(CLS))``. Positions within a modality are the business of its encoder.
+    Each modality has a learned token for "absent", for backbones that expect every modality to be there.
 
     Args:
         dim: width of a token.
@@ -139,8 +139,8 @@ class SingleStream(nn.Module):
         """Summary ``[B, D]`` and all tokens ``[B, T', D]``; tokens, mask, kinds, show_absent: see :meth:`embed`.
 
         prompts: ``[B, P, D]`` each; ``prompts[i]`` goes in front of the sequence before block i and stays in it
-        (input-level prompts of Lee et al., CVPR 2023), so T' = T + 1 + the sum of all P: prompts, latest first,
-        then CLS, then the tokens as given, ``[:, -T:]``. attention_prompts: keys and values ``[B, P, D]`` of block i, see
+        (input-level prompts of Lee et al., CVPR 2023), so T' = T + 1 + the sum of all P: prompts, latest first, then
+        CLS, then the tokens as given, ``[:, -T:]``. attention_prompts: keys and values ``[B, P, D]`` of block i, see
         :class:`Attention`; they leave the length alone.
         """
         for name, given in (("prompts", prompts), ("attention_prompts", attention_prompts)):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kintsugi.core.errors import ModelFileError
 from kintsugi.core.stage import Clock
-from kintsugi.core.store import resize, write
+from kintsugi.core.store import fill
 
 NAME = "checkpoint"
 
@@ -68,10 +68,10 @@ class Checkpoint:
             with open(path, "rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             said = json.loads(header["__metadata__"]["kintsugi"])
-        except (SafetensorError, ValueError, KeyError) as error:
+            self.position = Position(**said["position"])
+            self.groups, self.clocks, self.tensors["rng"] = said["groups"], said["clocks"], self.tensors["rng"]
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelFileError(f"{path} is damaged ({error}); delete it to train from the start") from error
-        self.position = Position(**said["position"])
-        self.groups, self.clocks = said["groups"], said["clocks"]
 
     def restore_run(
         self, pipelines: Sequence[nn.Module], optimizer: torch.optim.Optimizer | None
@@ -95,14 +95,7 @@ class Checkpoint:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
     def _fill(self, pipeline: nn.Module, prefix: str) -> None:
-        saved, own = self._under(prefix), pipeline.state_dict()
-        if saved.keys() != own.keys():
-            odd = sorted(saved.keys() ^ own.keys())[:3]
-            raise ModelFileError(f"{self.path} belongs to another model ({', '.join(odd)}); delete it to start anew")
-        for name, tensor in saved.items():
-            if own[name].shape != tensor.shape:
-                resize(pipeline, name, tensor)
-        pipeline.load_state_dict(saved)
+        fill(pipeline, self._under(prefix), pipeline.state_dict(), f"{self.path}: the checkpoint", "delete it to start anew")
 
 
 def find(folder: Path | None) -> Checkpoint | None:
@@ -118,4 +111,4 @@ def discard(folder: Path | None) -> None:
         (folder / f"{NAME}.safetensors").unlink(missing_ok=True)
 
 
-__all__ = ["Checkpoint", "Position", "discard", "find", "write", "write_checkpoint"]
+__all__ = ["Checkpoint", "Position", "discard", "find", "write_checkpoint"]

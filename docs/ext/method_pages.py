@@ -1,0 +1,194 @@
+"""One page a registered method, made from its card, its signature and its stages; and the tree that leads to them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docstrings import explained
+from rst import bullets, escape, heading, remove_others, table, write_if_changed
+
+from kintsugi.core.card import LEAVES, Card
+from kintsugi.core.methods import METHODS, arguments
+from kintsugi.core.part import Part
+from kintsugi.core.stage import Stage
+from kintsugi.training.lab import Lab
+
+LEAF_NAMES = {
+    "general": "General: one architecture for whatever is there",
+    "missing": "Missing modalities",
+    "missing/generative": "Generative: imagine what is missing",
+    "missing/alignment": "Alignment: bring modalities to one space",
+    "missing/co_learning": "Co-learning: learn to learn with holes",
+    "missing/distillation": "Distillation: a teacher that saw more",
+    "missing/modular": "Modular: parts that come and go",
+    "missing/selective_fusion": "Selective fusion: choose what to join",
+    "missing/attention": "Attention: weigh what is there",
+    "missing/prompt": "Prompt: tell a frozen model what is missing",
+    "missing/hybrid": "Hybrid: several of these",
+    "corrupted": "Corrupted modalities",
+    "corrupted/denoising": "Denoising: mend the input",
+    "corrupted/recovery": "Recovery: replace what is bad",
+    "corrupted/detection": "Detection: find what is bad",
+    "corrupted/noise_aware": "Noise-aware: model the noise",
+    "corrupted/confidence": "Confidence: know how sure each modality is",
+    "corrupted/robust_fusion": "Robust fusion: join so that no one modality decides",
+    "corrupted/augmentation": "Augmentation: train on damage",
+    "corrupted/adversarial": "Adversarial: train against an attacker",
+}
+
+
+def write_method_pages(folder: Path) -> list[Path]:
+    """Write a page for every registered method and the index into ``folder``; pages of methods that are gone go."""
+    written = [write_if_changed(folder / f"{key}.rst", method_page(key)) for key in METHODS]
+    written.append(write_if_changed(folder / "index.rst", index_page()))
+    remove_others(folder, written)
+    return written
+
+
+# one method ---------------------------------------------------------------------------------------------------------
+def method_page(key: str) -> str:
+    """The page of one method."""
+    cls = METHODS[key]
+    card: Card = cls.card
+    parts = [
+        heading(escape(card.name)),
+        escape(_first_paragraph(inspect.getmodule(cls))),
+        "",
+        table(("", ""), _facts(card, cls), (24, 76)).replace("   :header-rows: 1\n", "").replace("   * -\n     -\n", "", 1),
+        heading("What is faithful to the paper", "-"),
+        bullets(map(escape, card.faithful)),
+        heading("What is simplified", "-"),
+        bullets(map(escape, card.simplified)) if card.simplified else "Nothing.\n",
+        heading("What its test asserts", "-"),
+        escape(card.check[0].upper() + card.check[1:]) + ".\n",
+        "The same test is seen to fail with the mechanism off: " + _off(cls) + "\n",
+        heading("Arguments", "-"),
+        _arguments(key, cls),
+        heading("Stages of training", "-"),
+        _stages(cls),
+    ]
+    return "\n".join(parts)
+
+
+def _first_paragraph(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _facts(card: Card, cls: type[Part]) -> Iterator[tuple[str, str]]:
+    least, most = card.modalities
+    yield "Key", f"``{card.key}``"
+    yield "Paper", f"{escape(card.paper)}, {escape(card.venue)}"
+    yield "Leaf", f"``{card.leaf}``"
+    yield "Built to survive", escape(", ".join(sorted(card.imperfection)))
+    yield "Tasks", ", ".join(sorted(card.tasks))
+    yield "Modalities", f"{least} or more" if most is None else f"{least} to {most}"
+    yield "Interactions of modalities", "modelled" if card.joint else "not modelled: each modality answers alone"
+    yield "Cost", card.cost
+    yield "Reads training rows in use", "yes: the saved folder holds them" if card.reference else "no"
+    yield "May see what was hidden", "yes" if card.sees_hidden else "no"
+    yield "Defaults from", escape(card.defaults_from)
+    if card.entry != "method":
+        yield "Entry", card.entry
+    yield "Class", f":py:class:`{cls.__module__}.{cls.__qualname__}`"
+
+
+def _off(cls: type[Part]) -> str:
+    if isinstance(cls.off, dict):
+        return "with " + ", ".join(f"``{name}={value!r}``" for name, value in cls.off.items()) + "."
+    what = _first_paragraph(cls.off).removeprefix("Off: ")
+    return escape(what) + ("" if what.endswith(".") else ".") + f" (:py:class:`~{cls.off.__module__}.{cls.off.__qualname__}`)"
+
+
+def _arguments(key: str, cls: type[Part]) -> str:
+    given = {**arguments(cls), **getattr(cls, "preset", {})}
+    if not given:
+        return "None.\n"
+    call = ", ".join([repr(key), *(f"{name}={value!r}" for name, value in given.items())])
+    meanings = {"dim": "width of every token.", **explained(cls)}
+    if "encoders" in inspect.signature(cls.__init__).parameters:
+        note = "``encoders={modality: module}`` takes modules of your own.\n"
+    else:
+        note = "It takes no encoders of your own.\n"
+    rows = [(f"``{name}``", f"``{value!r}``", escape(meanings.get(name, "")) or "–") for name, value in given.items()]
+    summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
+    code = f".. code-block:: python\n\n   kg.Classifier({call})\n"
+    return "\n".join([escape(summary), "", code, table(("Argument", "Default", "Meaning"), rows, (20, 15, 65)), note])
+
+
+def stages_of(cls: type[Part]) -> list[tuple[str, Stage]]:
+    """Part and stage, in the order of training, of an untrained instance for the toy data.
+
+    Models that a strategy trains itself, such as teachers, come first.
+    """
+    pipeline = Lab(cls).pipeline()
+    mine = {id(part) for _, part in pipeline.named_parts()}
+    inner = [
+        (path, stage)
+        for path, part in pipeline.named_modules()
+        if isinstance(part, Part) and id(part) not in mine
+        for stage in part.stages()
+    ]
+    return inner + pipeline.plan()
+
+
+def _stages(cls: type[Part]) -> str:
+    stages = stages_of(cls)
+    if not stages:
+        return "It is not trained.\n"
+    rows = []
+    for path, stage in stages:
+        view = stage.view if isinstance(stage.view, str) else getattr(stage.view, "__name__", "its own")
+        moves = ", ".join(f"``{pattern}``" for pattern in stage.train)
+        more = [f"side batch: {stage.side}"] * bool(stage.side) + ["closed form"] * stage.solve
+        rows.append((path, stage.name, f"{stage.share:g}", stage.rows, view, moves, ", ".join(more) or "–"))
+    note = "As an instance for three toy modalities ``m0``, ``m1`` and ``m2`` says it. "
+    note += "*Share* is of the epochs of its part; :py:class:`~kintsugi.core.stage.Stage` explains the columns.\n"
+    return note + "\n" + table(("Part", "Stage", "Share", "Rows", "View", "What moves", "More"), rows)
+
+
+# the tree -----------------------------------------------------------------------------------------------------------
+def index_page() -> str:
+    """The taxonomy as a tree, leaves without a method too."""
+    cards = [METHODS[key].card for key in METHODS]
+    out = [heading("Methods")]
+    out.append(
+        "Every method that is registered, by its place in the taxonomy of imperfect multimodal learning. "
+        "Each page is made from the method's *card*, so it says what the code says.\n"
+    )
+    for branch in dict.fromkeys(leaf.partition("/")[0] for leaf in LEAVES):
+        leaves = [leaf for leaf in LEAVES if leaf.partition("/")[0] == branch]
+        out.append(f"- **{LEAF_NAMES[branch]}**")
+        out.append("")
+        for leaf in leaves:
+            here = [card for card in cards if card.leaf == leaf]
+            indent = "  "
+            if leaf != branch:
+                name, _, what = LEAF_NAMES[leaf].partition(": ")
+                out += [f"  - {name}: {what}" + ("" if here else " *(no method yet)*"), ""]
+                indent = "    "
+            out += [f"{indent}- :doc:`{card.name} <{card.key}>` (``{card.key}``, {escape(card.venue)})" for card in here]
+            out += [""] * bool(here)
+    out.append(heading("At a glance", "-"))
+    rows = [
+        (
+            f":doc:`{card.key} <{card.key}>`", f"``{card.leaf}``", escape(", ".join(sorted(card.imperfection))),
+            ", ".join(sorted(card.tasks)), card.cost,
+        )
+        for card in cards
+    ]  # fmt: skip
+    out.append(table(("Method", "Leaf", "Built to survive", "Tasks", "Cost"), rows, (22, 24, 24, 22, 8)))
+    out.append(".. toctree::\n   :hidden:\n\n" + "".join(f"   {card.key}\n" for card in cards))
+    return "\n".join(out)
+
+
+def _write(app: Any) -> None:
+    write_method_pages(Path(app.srcdir) / "methods")
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Pages are written before Sphinx looks for documents."""
+    app.connect("builder-inited", _write)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,204 @@
+"""The demonstration: robust methods trained and compared on digits that lose their image, their sound or their clue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kintsugi.evaluation import Results
+
+METHODS = (
+    "mean_fusion", "late_fusion", "early_fusion", "mmin", "kd_mm", "missing_aware_prompts", "ccm", "smil",
+)  # fmt: skip
+CONDITIONS = ("complete", "mcar(0.3)")
+EPOCHS, BATCH, RATE = 20, 32, 3e-3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train and to put to the test."""
+
+    method: str
+    condition: str
+    seed: int
+    epochs: int
+    folder: Path
+
+
+@dataclass
+class Done:
+    """What came of a job. ``val``: mean accuracy over the subsets of the validation rows, by which the best is chosen."""
+
+    job: Job
+    results: Results
+    val: float
+    seconds: float
+
+
+def work(job: Job) -> Done:
+    """Train, evaluate, save; in a process of its own with a single thread."""
+    import torch
+
+    import kintsugi as kg
+    from kintsugi.imperfect import parse_mechanism
+
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    train, val, test = kg.datasets.load("avdigits").split()
+    if job.condition != "complete":
+        mechanism = parse_mechanism(job.condition)
+        train, val = train.with_missing(mechanism, seed=job.seed), val.with_missing(mechanism, seed=job.seed + 1)
+    model = kg.Classifier(
+        job.method, epochs=job.epochs, batch_size=BATCH, lr=RATE, seed=job.seed, progress=False,
+        checkpoint=job.folder.with_suffix(".checkpoint"),
+    )  # fmt: skip
+    model.fit(train, val)
+    seconds = time.perf_counter() - began
+    results = kg.evaluate(model, test, protocol="demo", training=job.condition)
+    subsets = kg.evaluate(model, val, protocol="subsets", metrics=["accuracy"]).table["value"].mean()
+    model.save(job.folder)
+    return Done(job, results, float(subsets), seconds)
+
+
+def run(
+    out: Path, methods: Sequence[str] = METHODS, epochs: int = EPOCHS, seed: int = 0, workers: int | None = None,
+    command: str = "kintsugi demo",
+) -> int:  # fmt: skip
+    """All of it; returns the exit status."""
+    from rich.console import Console
+
+    from kintsugi.core.methods import METHODS as KNOWN
+
+    for method in methods:
+        KNOWN[method]  # an unknown name is said before anything is trained
+    console = Console()
+    out.mkdir(parents=True, exist_ok=True)
+    models = out / "models"
+    models.mkdir(exist_ok=True)
+    jobs = [Job(m, c, seed, epochs, models / f"{m}-{_slug(c)}") for m in methods for c in CONDITIONS]
+    began = time.perf_counter()
+    console.print(
+        f"[bold]avdigits[/bold]: 1,500 digits as image (MNIST), speech (espeak-ng, 20 languages) and clue (a sentence).\n"
+        f"Training {len(methods)} methods on complete rows and on rows that lost 30 % of their slots; "
+        "then every subset and three corruptions.\n"
+    )
+    done = list(_all(jobs, workers or min(os.cpu_count() or 1, len(jobs)), console))
+    done.sort(key=lambda d: jobs.index(d.job))
+    from kintsugi.evaluation import Results
+
+    results = Results.concat([d.results for d in done])
+    console.print(leaderboard(results, done))
+    best = max(done, key=lambda d: d.val)
+    final = out / "model"
+    shutil.rmtree(final, ignore_errors=True)
+    shutil.copytree(best.job.folder, final)
+    results.to_csv(out / "results.csv")
+    report = results.to_html(
+        out / "report.html", title="Kintsugi demo: digits seen, heard and described", command=command,
+        examples=_examples(models, best, methods),
+    )  # fmt: skip
+    shutil.rmtree(models)
+    console.print(f"\nReport: [bold]{report}[/bold] (opens without a network)   Table: {out / 'results.csv'}")
+    console.print(
+        f"Best on validation subsets: [bold]{best.job.method}[/bold] trained on {best.job.condition} rows, saved in {final}"
+    )
+    status = _show_predict(out, final, console)
+    console.print(f"\nDone in {time.perf_counter() - began:.0f} s.")
+    return status
+
+
+def _all(jobs: Sequence[Job], workers: int, console: Any) -> Iterator[Done]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        task = bar.add_task("training", total=len(jobs))
+        futures: list[Future[Done]] = [pool.submit(work, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                one = future.result()
+                bar.update(task, advance=1)
+                console.print(
+                    f"  {one.job.method:<22} {one.job.condition:<10} {one.seconds:5.1f} s   "
+                    f"accuracy over validation subsets {one.val:.3f}",
+                    highlight=False,
+                )
+                yield one
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def leaderboard(results: Results, done: Sequence[Done]) -> Any:
+    """The table that a terminal shows; values in percent with 95 % intervals over test rows."""
+    from rich.table import Table
+
+    table = Table(title="accuracy on 400 test digits, %, with 95 % intervals over rows (one training run each)")
+    for name in ("method", "trained on", "complete", "mean of 7 subsets", "worst subset", "mean of corruptions", "training"):
+        table.add_column(name, justify="left" if name in ("method", "trained on") else "right")
+    seconds = {(d.job.method, d.job.condition): d.seconds for d in done}
+    for _, row in results.leaderboard("accuracy").iterrows():
+        table.add_row(
+            row["method"], row["training"], _interval(row, "clean"), _interval(row, "subset_mean"),
+            f"{100 * row['subset_worst']:.1f} {row['subset_worst_in']}", _interval(row, "corruption_mean"),
+            f"{seconds[row['method'], row['training']]:.0f} s",
+        )  # fmt: skip
+    return table
+
+
+def _interval(row: Any, name: str) -> str:
+    return f"{100 * row[name]:.1f} ({100 * row[name + '_low']:.1f}–{100 * row[name + '_high']:.1f})"
+
+
+def _slug(condition: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in condition).strip("-")
+
+
+def _examples(models: Path, best: Done, methods: Sequence[str]) -> Any:
+    import kintsugi as kg
+    from kintsugi.evaluation import examples
+
+    shown = {best.job.method: best.job.folder}
+    if "mean_fusion" in methods:
+        shown.setdefault("mean_fusion", models / f"mean_fusion-{_slug(best.job.condition)}")
+    _, _, test = kg.datasets.load("avdigits").split()
+    return examples({name: kg.load(folder) for name, folder in shown.items()}, test, rows=6)
+
+
+def _show_predict(out: Path, model: Path, console: Any) -> int:
+    """A few test rows with holes in a file of their own, and the command line on them."""
+    import pandas as pd
+
+    from kintsugi.data.builtin import FILES
+
+    rows = pd.read_parquet(FILES / "avdigits.parquet")
+    rows = rows[rows["split"] == "test"].head(6).reset_index(drop=True)
+    for i, column in ((1, "image"), (2, "speech"), (3, "clue")):
+        rows.loc[i, column] = None
+    rows.loc[4, ["speech", "clue"]] = None
+    rows.loc[5, ["image", "speech", "clue"]] = None
+    file = out / "rows.parquet"
+    rows[["image", "speech", "clue", "digit"]].to_parquet(file)
+    shown = out / "predictions.csv"
+    console.print(f"\n$ kintsugi predict {model} {file} -o {shown}", highlight=False)
+    called = subprocess.run(
+        [sys.executable, "-m", "kintsugi.cli", "predict", str(model), str(file), "-o", str(shown)], check=False
+    )
+    if called.returncode == 0:
+        predicted = pd.read_csv(shown)
+        predicted.insert(0, "digit", rows["digit"])
+        console.print(predicted.to_string(index=False), highlight=False)
+    return called.returncode
