@@ -617,3 +617,28 @@ def test_many_files_do_not_fill_the_memory(tmp_path):
         assert batch.present.all()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 300, f"{grown:.0f} MB"
+
+
+@pytest.mark.parametrize(
+    ("package", "reader", "cell", "extra"),
+    [("PIL", image("x", 4, 1), png(), "image"), ("soundfile", audio("x", 8000, 0.1), sound(), "audio")],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, reader, cell, extra):
+    data = table([cell, cell], reader)
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(ImportError, match=rf"kintsugi-ml\[{extra}\]"):
+        data.batch([0])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.9, 0.97])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WAV", "FLAC"])
+def test_truncated_anywhere(kind, share):
+    whole, reader = (
+        (sound(kind=kind), audio("x", 8000, 1.0))
+        if kind in ("WAV", "FLAC")
+        else (png(64, 64, "RGB", kind), image("x", 8, 3))
+    )
+    data = table([whole, whole[: int(share * len(whole))]], reader)
+    assert data.batch([0]).present.all()
+    with pytest.raises(DataError, match=r"truncated|decoded|format"):
+        data.batch([1])

@@ -115,9 +115,16 @@ def _fields(block: list[str], fields: set[str]) -> list[str]:
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     if what in ("class", "function", "method", "exception"):
         lines[:] = tidy(list(lines), obj)
+    elif what in ("property", "attribute", "data") and lines and ":" in lines[0]:
+        lines[0] = ": " + lines[0]  # napoleon would take what stands before the colon for a type
+
+
+def _bases(app: Any, name: str, obj: Any, options: Any, bases: list[type]) -> None:
+    bases[:] = [base for base in bases if not base.__name__.startswith("_") and base.__name__ != "ABC"] or [object]
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Before napoleon reads the docstrings."""
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-bases", _bases)
     return {"parallel_read_safe": True}

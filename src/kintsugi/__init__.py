@@ -45,11 +45,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers and editors; nothing here runs
     from kintsugi import contract, encoders, methods, tasks
-    from kintsugi.data import datasets
-    from kintsugi.imperfect import corruption as corruptions
-    from kintsugi.imperfect import missing
     from kintsugi.core.batch import Batch
     from kintsugi.core.card import Card
     from kintsugi.core.data import Splits
@@ -63,9 +60,12 @@ if TYPE_CHECKING:
     from kintsugi.core.schema import Modality, Schema, StreamSpec, Task
     from kintsugi.core.stage import Stage
     from kintsugi.core.wrappers import Monitor, Restorer, Strategy
+    from kintsugi.data import datasets
     from kintsugi.data.dataset import Dataset, TensorSource
     from kintsugi.data.readers import audio, image, series, tabular, text, vector
     from kintsugi.data.table import Table
     from kintsugi.estimator import Classifier, Regressor, load
     from kintsugi.evaluation import Condition, Protocol, Results, evaluate
+    from kintsugi.imperfect import corruption as corruptions
+    from kintsugi.imperfect import missing
     from kintsugi.training.trainer import Trainer

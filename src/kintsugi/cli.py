@@ -22,7 +22,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `kintsugi demo`; then `kintsugi methods` and `kintsugi train --help`.",
 )
-Data = Annotated[str, typer.Argument(help="A Parquet or CSV file, or the name of a built-in data set.", show_default=False)]
+Data = Annotated[
+    str, typer.Argument(help="A Parquet or CSV file, or the name of a built-in data set.", show_default=False)
+]
 
 
 def main() -> None:
@@ -60,8 +62,12 @@ def _plain(text: str) -> str:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the report, the table and the best model.")] = Path("demo-out"),
-    methods: Annotated[str | None, typer.Option(help="Methods, separated by commas; default: the eight of the tour.")] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for the report, the table and the best model.")
+    ] = Path("demo-out"),
+    methods: Annotated[
+        str | None, typer.Option(help="Methods, separated by commas; default: the eight of the tour.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of the weights, the order of rows and the holes.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
@@ -86,16 +92,28 @@ def demo(
 @app.command()
 def train(
     data: Data,
-    columns: Annotated[Path | None, typer.Argument(help="YAML that says how to read the columns; none for a built-in set.")] = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="Key of a method; `kintsugi methods` lists them.")] = "mean_fusion",
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the model. An interrupted training goes on from it.")] = Path("model"),
-    val: Annotated[str | None, typer.Option(help="File of validation rows; default: the split column, else 15 % of the rows.")] = None,
+    columns: Annotated[
+        Path | None, typer.Argument(help="YAML that says how to read the columns; none for a built-in set.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option("-m", "--method", help="Key of a method; `kintsugi methods` lists them.")
+    ] = "mean_fusion",
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the model. An interrupted training goes on from it.")
+    ] = Path("model"),
+    val: Annotated[
+        str | None, typer.Option(help="File of validation rows; default: the split column, else 15 % of the rows.")
+    ] = None,
     missing: Annotated[str | None, typer.Option(help="Simulate holes in the training rows, e.g. 'mcar(0.3)'.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Argument of the method, NAME=VALUE; may be repeated.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Argument of the method, NAME=VALUE; may be repeated.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better validation score.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better validation score.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
 ) -> None:
@@ -135,7 +153,9 @@ def train(
         said = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, float))
         console.print(f"last epoch: {said}", highlight=False)
     for problem in list(rows.problems)[:10]:
-        console.print(f"left out: row {problem.row}, {problem.modality}: {problem.where}: {problem.reason}", markup=False)
+        console.print(
+            f"left out: row {problem.row}, {problem.modality}: {problem.where}: {problem.reason}", markup=False
+        )
     console.print(f"saved in {out}; use it with: kintsugi predict {out} ROWS.parquet", highlight=False)
 
 
@@ -183,7 +203,10 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)],
-    data: Annotated[Path, typer.Argument(help="Parquet or CSV file with the columns that the model was trained on.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Parquet or CSV file with the columns that the model was trained on.", show_default=False),
+    ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="CSV or Parquet file; default: the terminal.")] = None,
     on_error: Annotated[str, typer.Option(help="raise, or missing: treat unreadable cells as absent.")] = "raise",
 ) -> None:
@@ -224,7 +247,9 @@ def _write(frame: pd.DataFrame, out: Path | None) -> None:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)],
     data: Data,
-    protocol: Annotated[str, typer.Option("-p", "--protocol", help="clean, subsets, rates, corruptions, demo.")] = "subsets",
+    protocol: Annotated[
+        str, typer.Option("-p", "--protocol", help="clean, subsets, rates, corruptions, demo.")
+    ] = "subsets",
     html: Annotated[Path | None, typer.Option(help="Write a report that opens without a network.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the tidy table.")] = None,
 ) -> None:

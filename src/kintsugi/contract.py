@@ -54,7 +54,12 @@ def mixed(task: str, absent: float = 0.0, poison: bool = False, modalities: int 
     cells[:, 3] = label + 1.0
     seen = torch.rand(ROWS, 4, generator=noise) > 0.2
     seen[:, 0] = True
-    inputs = {"image": image, "text": text, "table": cells, "vector": torch.randn(ROWS, 5, generator=noise) + label[:, None]}
+    inputs = {
+        "image": image,
+        "text": text,
+        "table": cells,
+        "vector": torch.randn(ROWS, 5, generator=noise) + label[:, None],
+    }
     mask = {"text": torch.arange(16) < length[:, None], "table": seen}
     kinds = (
         Modality("image", "image", (1, 8, 8)),
@@ -81,7 +86,9 @@ def mixed(task: str, absent: float = 0.0, poison: bool = False, modalities: int 
             unseen = ~mask[name] & present[:, column, None]
             x[unseen] = (10**6 if name == "text" else torch.nan) if poison and name == "table" else 0
             mask[name] &= present[:, column, None]
-    source = TensorSource(Schema(kinds, chosen), Batch(names, inputs, present, torch.arange(ROWS), target, mask=mask), "mixed")
+    source = TensorSource(
+        Schema(kinds, chosen), Batch(names, inputs, present, torch.arange(ROWS), target, mask=mask), "mixed"
+    )
     source._fingerprint = f"mixed-{task}-{absent}"  # the poison is not to be seen by anything
     parts = torch.arange(ROWS).split([ROWS * 2 // 3, ROWS // 6, ROWS // 6])
     source.split = dict(zip(("train", "val", "test"), parts, strict=True))
@@ -165,7 +172,9 @@ def every_subset(cls: type[Part], off: bool = False) -> None:
     empty = ask(pipeline, batch.only())
     assert not bool(empty.used.any())
     prior = task.prior(data.split()[0])
-    assert torch.allclose(empty.output, prior.expand_as(empty.output), atol=1e-5), "a row with nothing does not get the prior"
+    assert torch.allclose(empty.output, prior.expand_as(empty.output), atol=1e-5), (
+        "a row with nothing does not get the prior"
+    )
 
 
 def alone_or_together(cls: type[Part]) -> None:
@@ -195,7 +204,9 @@ class _Watch(Trainer):
     def _update(self, losses: dict[str, Tensor], batch: Batch, stage: Stage, *rest: Any) -> None:
         moving = rest[5]
         for name, loss in losses.items():
-            grads = torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True) if loss.requires_grad else []
+            grads = (
+                torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True) if loss.requires_grad else []
+            )
             hit = {id(p) for p, g in zip(moving, grads, strict=False) if g is not None and bool(g.any())}
             self.reached[stage.name, name] = self.reached.get((stage.name, name), False) or bool(hit)
             self.touched |= hit
@@ -333,7 +344,10 @@ def cached_is_naive(cls: type[Part]) -> None:
 
     pipeline = fitted(cls)
     data = data_for(cls, absent=0.3).split()[2]
-    conditions = [*get_protocol("subsets", data.schema).conditions, *get_protocol("corruptions", data.schema).conditions]
+    conditions = [
+        *get_protocol("subsets", data.schema).conditions,
+        *get_protocol("corruptions", data.schema).conditions,
+    ]
     for fast, plain in zip(
         predict_conditions(pipeline, data, conditions, cache=True, chunk=13),
         predict_conditions(pipeline, data, conditions, cache=False, chunk=24),
@@ -348,7 +362,10 @@ def says_what_it_is(cls: type[Part]) -> None:
     """11. The card is complete and true where that can be seen."""
     card: Card = cls.card
     assert METHODS[card.key] is cls
-    assert Path(inspect.getfile(cls)).stem in (card.key, Path(inspect.getfile(cls)).stem if "preset" in vars(cls) else card.key)
+    assert Path(inspect.getfile(cls)).stem in (
+        card.key,
+        Path(inspect.getfile(cls)).stem if "preset" in vars(cls) else card.key,
+    )
     assert cls.__doc__, "the class has no docstring"
     assert "Args" in cls.__doc__ or set(arguments(cls)) <= {"dim"}, "its arguments are not explained"
     for name in arguments(cls):

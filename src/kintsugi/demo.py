@@ -147,20 +147,29 @@ def leaderboard(results: Results, done: Sequence[Done]) -> Any:
     from rich.table import Table
 
     table = Table(title="accuracy on 400 test digits, %, with 95 % intervals over rows (one training run each)")
-    for name in ("method", "trained on", "complete", "mean of 7 subsets", "worst subset", "mean of corruptions", "training"):
+    for name in (
+        "method",
+        "trained on",
+        "complete",
+        "mean of 7 subsets",
+        "worst subset",
+        "mean of corruptions",
+        "training",
+    ):
         table.add_column(name, justify="left" if name in ("method", "trained on") else "right")
     seconds = {(d.job.method, d.job.condition): d.seconds for d in done}
     for _, row in results.leaderboard("accuracy").iterrows():
         table.add_row(
-            row["method"], row["training"], _interval(row, "clean"), _interval(row, "subset_mean"),
-            f"{100 * row['subset_worst']:.1f} {row['subset_worst_in']}", _interval(row, "corruption_mean"),
+            row["method"], row["training"], _interval(row, "clean"), _interval(row, "subset"),
+            f"{100 * row['subset_worst']:.1f} {row['subset_worst_in']}", _interval(row, "corruption"),
             f"{seconds[row['method'], row['training']]:.0f} s",
         )  # fmt: skip
     return table
 
 
 def _interval(row: Any, name: str) -> str:
-    return f"{100 * row[name]:.1f} ({100 * row[name + '_low']:.1f}–{100 * row[name + '_high']:.1f})"
+    value = row[name] if name == "clean" else row[name + "_mean"]
+    return f"{100 * value:.1f} ({100 * row[name + '_low']:.1f}–{100 * row[name + '_high']:.1f})"
 
 
 def _slug(condition: str) -> str:

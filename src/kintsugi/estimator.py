@@ -129,8 +129,15 @@ class _Estimator:
             device=self.device, checkpoint=self.checkpoint, progress=self.progress, **dict(self.trainer or {}),
         )  # fmt: skip
         self.pipeline_ = self.trainer_.fit(pipeline, Splits(rows, other))
-        self.training_condition_ = "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
-        self.trained_on_ = {"data": rows.name, "fingerprint": rows.fingerprint, "condition": rows.condition, "rows": len(rows)}
+        self.training_condition_ = (
+            "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
+        )
+        self.trained_on_ = {
+            "data": rows.name,
+            "fingerprint": rows.fingerprint,
+            "condition": rows.condition,
+            "rows": len(rows),
+        }
         return self
 
     def _build(self, rows: Dataset) -> Pipeline:
@@ -156,7 +163,11 @@ class _Estimator:
                 "to fit a data frame or records, say how to read them: modalities={'note': kg.text('note')}, target='outcome'"
                 " — or make a kg.Table"
             )
-        options: dict[str, Any] = {"modalities": self.modalities, "target": self.target, "task": self.task or self.tasks[0]}
+        options: dict[str, Any] = {
+            "modalities": self.modalities,
+            "target": self.target,
+            "task": self.task or self.tasks[0],
+        }
         if isinstance(rows, pd.DataFrame):
             return Table.from_pandas(rows, **options)
         if isinstance(rows, str | os.PathLike):
@@ -201,7 +212,10 @@ class _Estimator:
         assert schema is not None
         frame = pd.concat([columns for columns, _ in found], ignore_index=True) if found else pd.DataFrame()
         used = torch.cat([u for _, u in found]) if found else torch.zeros(0, len(schema), dtype=torch.bool)
-        frame["used"] = ["+".join(n for n, u in zip(schema.names, row, strict=True) if u) or "nothing (prior)" for row in used.tolist()]
+        frame["used"] = [
+            "+".join(n for n, u in zip(schema.names, row, strict=True) if u) or "nothing (prior)"
+            for row in used.tolist()
+        ]
         frame.insert(0, "row", range(len(frame)))
         return frame
 
@@ -213,7 +227,10 @@ class _Estimator:
             best = values.argmax(1)
             chosen = {"prediction": np.array(names)[best], "probability": values.max(1).round(4)}
             return pd.DataFrame(chosen)
-        return pd.DataFrame(values.reshape(len(values), -1), columns=[f"probability_{n}" for n in names] if task.key == "multilabel" else names)
+        return pd.DataFrame(
+            values.reshape(len(values), -1),
+            columns=[f"probability_{n}" for n in names] if task.key == "multilabel" else names,
+        )
 
     def _labelled(self, rows: Rows) -> tuple[Dataset, np.ndarray, np.ndarray]:
         data = self._table(rows, like=getattr(self, "reading_", None))
@@ -227,8 +244,13 @@ class _Estimator:
         """A folder of safetensors and JSON that ``kg.load`` reads; an old model there survives a failure."""
         if not hasattr(self, "pipeline_"):
             raise ConfigError("there is nothing to save: call fit first")
-        extra = {"estimator": type(self).__name__, "reading": self.reading_, "trained_on": self.trained_on_, "seed": self.seed,
-                 "training_condition": self.training_condition_}
+        extra = {
+            "estimator": type(self).__name__,
+            "reading": self.reading_,
+            "trained_on": self.trained_on_,
+            "seed": self.seed,
+            "training_condition": self.training_condition_,
+        }
         if isinstance(self.method, str):
             extra["method"] = self.method
         return store.save(self.pipeline_, folder, extra)
@@ -297,7 +319,9 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     pipeline, extra = store.load(folder, encoders)
     kinds = {"Classifier": Classifier, "Regressor": Regressor}
     if extra.get("estimator") not in kinds:
-        raise ModelFileError(f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.core.store.load")
+        raise ModelFileError(
+            f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.core.store.load"
+        )
     model = kinds[extra["estimator"]](extra.get("method", pipeline), seed=extra.get("seed", 0))
     model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra["reading"], extra.get("trained_on", {})
     model.training_condition_ = extra.get("training_condition", "unstated")

@@ -33,10 +33,11 @@ ENCODERS: Registry[Callable[[Modality, int], Encoder]] = Registry("encoder", "ki
 
 
 class UserEncoder(Encoder):
-    """A user's module: ``[R, *shape] -> [R, D]``, ``[R, T, D]`` or a map ``[R, C, H, W]``, projected to the width of the model.
+    """A user's module, projected to the width of the model.
 
-    The module is copied: a teacher and its student never share weights, and what the user holds stays as it was. What is
-    masked is zero where the module sees it; it is in evaluation mode where it is given a single row.
+    The module maps ``[R, *shape]`` to ``[R, D]``, ``[R, T, D]`` or a map ``[R, C, H, W]``. It is copied: a teacher and its
+    student never share weights, and what the user holds stays as it was. It sees zeros where steps or cells are masked, and
+    is in evaluation mode while it is given a single row.
 
     Raises:
         ConfigError: the module fails on a row of the modality's shape, or its output has another number of axes.

@@ -28,9 +28,7 @@ class Stream:
 
     @property
     def spec(self) -> StreamSpec:
-        return StreamSpec(
-            self.tokens.shape[-1], self.grid, tuple((f.shape[1], tuple(f.shape[2:])) for f in self.finer)
-        )
+        return StreamSpec(self.tokens.shape[-1], self.grid, tuple((f.shape[1], tuple(f.shape[2:])) for f in self.finer))
 
     def pooled(self) -> Tensor:
         """Mean over the tokens that exist: ``[B, D]``, zeros where none does."""
@@ -51,9 +49,7 @@ class Stream:
 
     def rows(self, keep: Tensor) -> Stream:
         """Some rows."""
-        return replace(
-            self, tokens=self.tokens[keep], mask=self.mask[keep], finer=tuple(f[keep] for f in self.finer)
-        )
+        return replace(self, tokens=self.tokens[keep], mask=self.mask[keep], finer=tuple(f[keep] for f in self.finer))
 
 
 @dataclass
@@ -104,9 +100,7 @@ class Fused(Stream):
     extras: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def vector(
-        cls, x: Tensor, weights: Tensor | None = None, extras: Mapping[str, Any] | None = None
-    ) -> Fused:
+    def vector(cls, x: Tensor, weights: Tensor | None = None, extras: Mapping[str, Any] | None = None) -> Fused:
         """One token a row, from ``[B, D]``."""
         return cls(
             x[:, None],

@@ -33,12 +33,19 @@ def register(card: Card) -> Callable[[P], P]:
 
 def variant(card: Card, of: type[Part], **defaults: Any) -> type[Part]:
     """A near-twin: the same class under its own card, with other defaults."""
-    cls = type(of.__name__ + "_" + card.key, (of,), {"__doc__": of.__doc__, "__module__": of.__module__, "preset": defaults})
+    cls = type(
+        of.__name__ + "_" + card.key, (of,), {"__doc__": of.__doc__, "__module__": of.__module__, "preset": defaults}
+    )
     return register(card)(cls)
 
 
 def create(
-    key: str, schema: Schema, *, host: Model | None = None, encoders: Mapping[str, nn.Module] | None = None, **hyper: Any
+    key: str,
+    schema: Schema,
+    *,
+    host: Model | None = None,
+    encoders: Mapping[str, nn.Module] | None = None,
+    **hyper: Any,
 ) -> Pipeline:
     """A pipeline of the registered method for this schema.
 
@@ -120,7 +127,9 @@ def address(part: Part) -> str:
         return cls.card.key
     owner = next((METHODS[k] for k in METHODS if METHODS[k].__module__ == cls.__module__), None)
     if owner is None:
-        raise ConfigError(f"{cls.__qualname__} belongs to no registered method, so a model that holds it cannot be saved")
+        raise ConfigError(
+            f"{cls.__qualname__} belongs to no registered method, so a model that holds it cannot be saved"
+        )
     if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
         raise ConfigError(f"{cls.__qualname__} is not at the top of its file, so a model that holds it cannot be saved")
     return f"{owner.card.key}.{cls.__qualname__}"
@@ -133,8 +142,9 @@ def part_class(address: str) -> type[Part]:
     if not name:
         return cls
     here = vars(sys.modules[cls.__module__])
-    own = {n: t for n, t in here.items() if isinstance(t, type) and issubclass(t, Part) and t.__module__ == cls.__module__}
+    own = {
+        n: t for n, t in here.items() if isinstance(t, type) and issubclass(t, Part) and t.__module__ == cls.__module__
+    }
     if name not in own:
         raise UnknownName(f"part of {key}", name, own)
     return own[name]
-

@@ -13,7 +13,7 @@ from kintsugi.core.errors import ConfigError
 from kintsugi.core.stage import Clock, Stage
 
 if TYPE_CHECKING:
-    from kintsugi.core.data import Data, Splits
+    from kintsugi.core.data import Splits
     from kintsugi.core.pipeline import Pipeline
     from kintsugi.core.schema import Schema
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Part(nn.Module):
     """A restorer, a model, a strategy or a monitor.
 
-    ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its own;
-    ``own_encoders``: the modalities for which it was given a module of the user's, which is no JSON.
+    ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its
+    own; ``own_encoders``: the modalities for which it was given a module of the user's, which cannot be written as JSON.
     ``off`` is the same method with its mechanism off: constructor values, or a subclass.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,10 +74,7 @@ class Pipeline(nn.Module):
                 batch = self.restore.restore(batch)
                 side = None if side is None else self.restore.restore(side)
 
-        def innermost(batch: Batch, other: Batch | None = None) -> Step:
-            return self.model.step(batch, side if other is None else other)
-
-        call: Inner = innermost
+        call: Inner = _keeping(self.model.step, side)
         for strategy in reversed(self.strategies):
             call = _around(strategy, call, side)  # type: ignore[arg-type]
         return call(batch)
@@ -110,13 +107,14 @@ class Pipeline(nn.Module):
 
 
 def _around(strategy: Strategy, call: Inner, side: Batch | None) -> Inner:
-    def step(batch: Batch, other: Batch | None = None) -> Step:
-        current = side if other is None else other
+    return _keeping(lambda batch, current: strategy.step(batch, _keeping(call, current), current), side)
 
-        def inner(batch: Batch, another: Batch | None = None) -> Step:
-            return call(batch, current if another is None else another)
 
-        return strategy.step(batch, inner, current)
+def _keeping(call: Callable[[Batch, Batch | None], Step], current: Batch | None) -> Inner:
+    """The same, with the current side batch unless it is given another."""
+
+    def step(batch: Batch, side: Batch | None = None) -> Step:
+        return call(batch, current if side is None else side)
 
     return step
 

@@ -74,8 +74,8 @@ class Task(ABC):
         """Int ``[B]``: labels, or quantile bins of a regression."""
 
     @abstractmethod
-    def metrics(self) -> Any:
-        """A ``torchmetrics.MetricCollection`` that takes ``(probabilities, target)``; the first metric chooses epochs."""
+    def metrics(self) -> dict[str, Any]:
+        """Name -> ``torchmetrics.Metric`` of ``(probabilities, target)``, with its direction; the first chooses epochs."""
 
     @abstractmethod
     def prior(self, train: Data) -> Tensor:

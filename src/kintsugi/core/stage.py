@@ -45,7 +45,9 @@ class Stage:
             raise ConfigError(f"stage {self.name!r}: share must be above 0, not {self.share}")
         for rows in (self.rows, self.side):
             if rows is not None and rows not in ROWS and not rows.startswith("has:"):
-                raise ConfigError(f"stage {self.name!r}: unknown rows {rows!r}; known: {', '.join(ROWS)}, has:<modality>")
+                raise ConfigError(
+                    f"stage {self.name!r}: unknown rows {rows!r}; known: {', '.join(ROWS)}, has:<modality>"
+                )
 
 
 @dataclass

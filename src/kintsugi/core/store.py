@@ -89,7 +89,9 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | None = None) -> tuple[Pipeline, dict[str, Any]]:
+def load(
+    folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | None = None
+) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline, and what was saved beside it.
 
     Raises:
@@ -132,7 +134,13 @@ def describe_part(part: Part) -> dict[str, Any]:
         json.dumps(part.hyper)
     except TypeError as error:
         raise ConfigError(f"{type(part).__name__} has an argument that cannot be saved as JSON: {error}") from error
-    return {"class": address(part), "hyper": part.hyper, "clock": clock, "frozen": frozen, "own_encoders": list(part.own_encoders)}
+    return {
+        "class": address(part),
+        "hyper": part.hyper,
+        "clock": clock,
+        "frozen": frozen,
+        "own_encoders": list(part.own_encoders),
+    }
 
 
 def build_part(saved: Mapping[str, Any], schema: Schema, encoders: Mapping[str, nn.Module] | None = None) -> Part:
@@ -167,7 +175,9 @@ def clone(pipeline: Pipeline) -> Pipeline:
 
 
 def _state(pipeline: Pipeline) -> dict[str, Tensor]:
-    unsaved = [f"{path}.{name}." for path, p in pipeline.named_parts() for name, (_, kept) in p.frozen.items() if not kept]
+    unsaved = [
+        f"{path}.{name}." for path, p in pipeline.named_parts() for name, (_, kept) in p.frozen.items() if not kept
+    ]
     return {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in pipeline.state_dict().items()
@@ -191,7 +201,11 @@ def _config(source: Path) -> dict[str, Any]:
     if missing:
         raise ModelFileError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
     parts = config["parts"]
-    if not isinstance(parts, dict) or "model" not in parts or not all(isinstance(saved, dict) for saved in parts.values()):
+    if (
+        not isinstance(parts, dict)
+        or "model" not in parts
+        or not all(isinstance(saved, dict) for saved in parts.values())
+    ):
         raise ModelFileError(f"{path} is damaged: it describes no model")
     return config
 

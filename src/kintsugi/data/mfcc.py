@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 # Defaults of librosa.feature.mfcc and what it calls (librosa 0.10): window and step in samples, mel bands, floor of the
@@ -12,8 +14,8 @@ WINDOW, STEP, BANDS, FLOOR, RANGE = 2048, 512, 128, 1e-10, 80.0
 def mfcc(wave: np.ndarray, rate: int, coefficients: int = 20, window: int = WINDOW, step: int = STEP) -> np.ndarray:
     """Float64 ``[coefficients, 1 + len(wave) // step]``, in dB, of samples ``[S]`` in [-1, 1].
 
-    Periodic Hann window on frames centred at multiples of ``step`` (zeros beyond the ends), power spectrum, Slaney's mel
-    bands of equal area, dB, orthonormal DCT-II.
+    Periodic Hann window on frames centred at multiples of ``step`` (zeros beyond the ends), power spectrum, Slaney's
+    mel bands of equal area, dB, orthonormal DCT-II.
     """
     from scipy.fft import dct  # type: ignore[import-untyped]
 
@@ -29,6 +31,7 @@ def mfcc(wave: np.ndarray, rate: int, coefficients: int = 20, window: int = WIND
     return cepstrum
 
 
+@lru_cache(maxsize=8)
 def mel_bands(rate: int, window: int, bands: int = BANDS) -> np.ndarray:
     """Triangular filters of equal area from 0 to rate / 2 Hz, ``[bands, window // 2 + 1]``."""
     edges = _hertz(np.linspace(0, _mel(np.array(rate / 2)), bands + 2))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -69,8 +71,9 @@ class TextReader(Reader):
         except UnicodeError as error:
             raise ReadError(where, f"is not UTF-8 text ({error})") from error
         whole = data.decode("utf-8", errors="ignore").encode("utf-8")  # no half of a character at the end
-        ids = torch.zeros(self.length, dtype=torch.int64)
-        ids[: len(whole)] = torch.tensor(list(whole), dtype=torch.int64) + 1
+        padded = np.zeros(self.length, dtype=np.int64)
+        padded[: len(whole)] = np.frombuffer(whole, dtype=np.uint8).astype(np.int64) + 1
+        ids = torch.from_numpy(padded)
         return ids, ids > 0
 
 
@@ -122,6 +125,10 @@ class TabularReader(Reader):
             std.append(scale)
         return replace(self, known=known, mean=tuple(mean), std=tuple(std))
 
+    @cached_property
+    def _codes(self) -> dict[str, dict[str, int]]:
+        return {column: {name: code for code, name in enumerate(names, 1)} for column, names in self.known.items()}
+
     def modality(self, name: str) -> Modality:
         codes = tuple(len(self.known.get(c, ())) for c in self.cells)
         return Modality(name, "tabular", (len(self.cells),), categories=codes)
@@ -137,25 +144,22 @@ class TabularReader(Reader):
         return absent
 
     def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
-        values = torch.zeros(len(self.cells))
-        seen = torch.zeros(len(self.cells), dtype=torch.bool)
+        values, seen = [0.0] * len(self.cells), [False] * len(self.cells)
         for i, (column, cell) in enumerate(zip(self.cells, cells, strict=True)):
             if nothing(cell):
                 continue
             seen[i] = True
             if column in self.known:
-                names = self.known[column]
-                word = label(cell)
-                values[i] = names.index(word) + 1 if word in names else 0
+                values[i] = self._codes[column].get(label(cell), 0)
                 continue
             try:
                 number = float(cell)
             except (TypeError, ValueError) as error:
                 raise ReadError(f"column {column!r}", f"{cell!r} is no number") from error
-            if not np.isfinite(number):
+            if not math.isfinite(number):
                 raise ReadError(f"column {column!r}", "NaN or infinity in present data")
             values[i] = (number - self.mean[i]) / self.std[i]
-        return values, seen
+        return torch.tensor(values), torch.tensor(seen)
 
 
 def tabular(columns: Sequence[str], categories: Sequence[str] = ()) -> TabularReader:

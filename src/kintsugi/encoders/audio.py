@@ -44,7 +44,7 @@ class AudioEncoder(Encoder):
         self.logmel = logmel(modality)
         self.layers = nn.Sequential(
             stem(1, WIDTHS[0], 2), Stage(WIDTHS[0], WIDTHS[1], 2), Stage(WIDTHS[1], WIDTHS[2], (1, 2))
-        )
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
         samples = modality.shape[0]
         steps = None if samples is None else ceil_div(self.logmel.frames(samples), SLOWER)
         self.window = window(steps)
@@ -52,6 +52,7 @@ class AudioEncoder(Encoder):
         self.tokens = Tokens(WIDTHS[2] * BANDS // NARROWER, dim, count)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """Shapes as in the class."""
         if mask is not None:
             x = torch.where(mask, x, 0)
         x = self.logmel(x).to(self.tokens.gain.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,6 +28,7 @@ class Stage(nn.Module):
         self.norm = nn.GroupNorm(4, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shapes as in the class."""
         return functional.gelu(self.norm(self.pool(self.conv(x))))
 
 
@@ -57,13 +59,14 @@ class ImageEncoder(Encoder):
             stem(channels, WIDTHS[0], steps[0]),
             Stage(WIDTHS[0], WIDTHS[1], steps[1]),
             Stage(WIDTHS[1], WIDTHS[2], steps[2]),
-        )
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
         count = None
         if height is not None and width is not None:
             count = math.prod(_side(ceil_div(side, 2**halvings)) for side in (height, width))
         self.tokens = Tokens(WIDTHS[2], dim, count)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """Shapes as in the class."""
         if mask is not None:
             raise DataError("an image has no steps that could be masked; drop the whole image instead")
         x = self.layers(2 * x - 1)

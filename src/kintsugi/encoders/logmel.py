@@ -13,7 +13,7 @@ from kintsugi.core.errors import ConfigError
 
 WINDOW, HOP = 0.032, 0.016  # seconds: 62.5 frames a second
 FLOOR = 1e-6  # power of a sample; the noise of 8-bit sound is about 5e-6
-DEPTH = 40.0  # decibels below the loudest frame; what is quieter counts as silence
+DEPTH = 40.0  # decibels below the loudest frame at which the background is taken to lie at most
 
 
 def mel_filters(rate: float, n_fft: int, bands: int) -> np.ndarray:
@@ -64,7 +64,7 @@ class LogMel(nn.Module):
         return 1 + samples // self.hop
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Shapes as in the class."""
         with torch.autocast(x.device.type, enabled=False):  # neither FFT nor the floor of the logarithm bear bfloat16
             level = self._level(x.float())
             if self.stretch:
@@ -78,16 +78,16 @@ class LogMel(nn.Module):
         window, frames = self.window.float(), self.frames(x.shape[1])
         x = functional.pad(x, (self.length // 2, self.length))
         spectrum = torch.fft.rfft(x.unfold(1, self.length, self.hop)[:, :frames] * window, self.n_fft)
-        power = torch.view_as_real(spectrum).square().sum(-1) / window.square().sum()
+        power = (spectrum.real.square() + spectrum.imag.square()) / window.square().sum()
         return torch.log(FLOOR + power @ self.filters.float())
 
 
 def sounding(level: Tensor) -> tuple[Tensor, Tensor]:
     """First and last frame, int ``[R]`` each, of what sounds in log power ``[R, frames, bands]``.
 
-    Loudness of a frame: power of all bands. The threshold lies half way, in decibels, between the loudest and the quietest
-    frame, the latter taken as no more than 40 dB down; so it rises with background noise, as in the endpoint detector of
-    Rabiner and Sambur, Bell System Technical Journal 1975. In silence everything sounds.
+    Loudness of a frame: power of all bands. The threshold lies half way, in decibels, between the loudest and the
+    quietest frame, the latter taken as no more than 40 dB down; so it rises with background noise, in the spirit of the
+    endpoint detector of Rabiner and Sambur, Bell System Technical Journal 1975. In silence everything sounds.
     """
     loudness = level.logsumexp(2)
     loud = loudness.amax(1, keepdim=True)
@@ -97,7 +97,7 @@ def sounding(level: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stretch(level: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """The frames ``first`` to ``last`` of each clip over its whole length, linearly interpolated: ``[R, frames, bands]``."""
+    """The frames ``first`` to ``last`` of each clip, linearly interpolated to its length: ``[R, frames, bands]``."""
     frames = level.shape[1]
     at = first[:, None] + (last - first)[:, None] * torch.linspace(0, 1, frames, device=level.device)
     low = at.long().clamp(max=frames - 1)

@@ -22,6 +22,7 @@ class LowLevel(nn.Module):
     features: int
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         raise NotImplementedError
 
     def _known(self, modality: Modality, axis: int) -> int:
@@ -41,6 +42,7 @@ class Pixels(LowLevel):
         self.features = self._known(modality, 0) * self.size[0] * self.size[1]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         return functional.adaptive_avg_pool2d(x, self.size).flatten(1)
 
 
@@ -53,6 +55,7 @@ class Spectrum(LowLevel):
         self.features = STEPS * BANDS
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         level = self.logmel(x if mask is None else torch.where(mask, x, 0))
         return functional.adaptive_avg_pool1d(level.transpose(1, 2), STEPS).flatten(1).to(x.dtype)
 
@@ -68,6 +71,7 @@ class Bigrams(LowLevel):
         self.features = BINS
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         seen = x > 0 if mask is None else mask & (x > 0)
         x = torch.where(seen, x, 0)
         key = x[:, :-1] * 65_537 + x[:, 1:]
@@ -85,6 +89,7 @@ class Table(LowLevel):
         self.features = sum(n == 0 for n in self.kinds) + len(self.kinds) + sum(n + 1 for n in self.kinds if n)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         x, mask = seen_cells(x, mask)
         flags = mask.to(x.dtype)
         parts = [x[:, [i for i, n in enumerate(self.kinds) if n == 0]], flags]
@@ -104,6 +109,7 @@ class Steps(LowLevel):
         self.features = self.steps * self._known(modality, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         x = torch.where(mask[..., None], x, 0).transpose(1, 2)
@@ -120,6 +126,7 @@ class Plain(LowLevel):
         self.features = self._known(modality, 0)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[R, features]``; shapes as in :class:`LowLevel`."""
         return x if mask is None else torch.where(mask, x, 0)
 
 

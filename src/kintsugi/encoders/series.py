@@ -16,10 +16,7 @@ DILATIONS = (1, 2, 4)
 
 
 class Dilated(nn.Module):
-    """``x + gelu(LN(conv x))`` with a kernel of 3; LayerNorm works within a step, so padding cannot shift a row.
-
-    x ``[R, T, D]``, zero where masked -> the same.
-    """
+    """``x + gelu(LN(conv x))`` with a kernel of 3; LayerNorm works within a step, so padding cannot shift a row."""
 
     def __init__(self, dim: int, dilation: int) -> None:
         super().__init__()
@@ -27,6 +24,7 @@ class Dilated(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x ``[R, T, D]``, zero where masked -> the same; mask bool ``[R, T]``."""
         y = self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2))
         return torch.where(mask[..., None], x + functional.gelu(y), 0)
 
@@ -51,6 +49,7 @@ class SeriesEncoder(Encoder):
         self.tokens = Tokens(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """Shapes as in the class."""
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         seen = mask[..., None]

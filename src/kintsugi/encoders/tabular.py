@@ -51,6 +51,7 @@ class Codes(nn.Module):
             self.table.weight[offset] = 0
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shapes as in the class."""
         codes = x[:, self.cell].round().long()
         out: Tensor = self.table(torch.minimum(codes.clamp(min=0), self.most) + self.offset)
         return out
@@ -78,6 +79,7 @@ class Cells(nn.Module):
         self.block = Block(dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x ``[R, cells]``, zero where unseen; mask bool ``[R, cells]``."""
         parts = []
         if not all(self.kinds):
             parts.append(x[:, self.number, None] * self.weight)
@@ -107,6 +109,7 @@ class Wide(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(inputs, 4 * dim), nn.GELU(), nn.LayerNorm(4 * dim), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x ``[R, cells]``, zero where unseen; mask bool ``[R, cells]``."""
         parts = [x[:, self.number], mask.to(x.dtype)]
         if self.codes is not None:
             seen = mask[:, self.codes.cell, None]
@@ -131,5 +134,6 @@ class TabularEncoder(Encoder):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """Shapes as in the class."""
         tokens = self.norm(self.cells(*seen_cells(x, mask)))
         return Stream(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=x.device))

@@ -20,7 +20,7 @@ class Shorten(nn.Module):
     """A convolution over steps that leaves one step for every ``stride``; what is masked counts as zero.
 
     Step t of what is left looks at steps ``stride * t - (kernel - stride)`` to ``stride * (t + 1) - 1`` (centred, and
-    residual, for stride 1) and exists where one of its own ``stride`` does; the end of the row and padding look the same.
+    residual, for stride 1) and exists where one of its own ``stride`` does; the end of a row and padding look the same.
     """
 
     def __init__(self, dim: int, stride: int) -> None:
@@ -63,6 +63,7 @@ class TextEncoder(Encoder):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """Shapes as in the class."""
         mask = x > 0 if mask is None else mask & (x > 0)
         x = torch.where(mask[..., None], self.embed(torch.where(mask, x, 0)), 0)
         for layer in self.shorten:

@@ -28,4 +28,5 @@ class VectorEncoder(Encoder):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """Shapes as in the class."""
         return Stream.vector(self.mlp(x if mask is None else torch.where(mask, x, 0)))

@@ -9,6 +9,7 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 1
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -133,7 +134,9 @@ def _measure(metric: Any, probabilities: Tensor, target: Tensor, bootstrap: Boot
     if formula is not None and math.isclose(formula.value(), value, rel_tol=1e-3, abs_tol=1e-4):
         replicates = bootstrap.replicates(formula)
     else:  # a metric that is no function of sums, or one that is set up in a way that the formula does not know
-        replicates = bootstrap.resampled(score)
+        with warnings.catch_warnings():  # a resample may lack a class, which is no news
+            warnings.simplefilter("ignore", UserWarning)
+            replicates = bootstrap.resampled(score)
     metric.reset()
     return Measured(bootstrap.interval(value, replicates), replicates)
 

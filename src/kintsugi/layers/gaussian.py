@@ -20,6 +20,7 @@ class GaussianHead(nn.Module):
         self.logvar = nn.Linear(dim, out)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapes as in the class."""
         return self.mean(x), LOGVAR_BOUND * torch.tanh(self.logvar(x) / LOGVAR_BOUND)
 
 

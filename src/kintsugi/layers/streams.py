@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kintsugi.core.errors import ConfigError
 
@@ -48,10 +47,10 @@ class Attention(nn.Module):
             mask = torch.cat([mask.new_ones(len(mask), prefix[0].shape[1]), mask], 1)
         else:  # softmax over nothing is NaN: a row without tokens looks at its zeros, and its output is discarded
             mask = mask | ~mask.any(1, keepdim=True)
-        found = functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value), attn_mask=mask[:, None, None]
-        )
-        out: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        # spelled out: the fused kernels have no second derivative, which meta-learning and gradient penalties need
+        scores = self._split(query) @ self._split(key).transpose(2, 3) * (x.shape[2] // self.heads) ** -0.5
+        weights = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
+        out: Tensor = self.out((weights @ self._split(value)).transpose(1, 2).flatten(2))
         return out
 
     def _split(self, x: Tensor) -> Tensor:

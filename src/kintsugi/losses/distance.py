@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def mse(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Mean squared error over all features of ``rows`` (bool ``[B]``; default: all); ``0 * a.sum()`` where there is none.
+    """Mean squared error over all features of ``rows`` (bool ``[B]``; default: all); ``0 * a.sum()`` if there is none.
 
     a, b: ``[B, ...]`` of one shape. What stands in ``b`` in the other rows is never read.
     """

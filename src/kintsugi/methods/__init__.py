@@ -7,4 +7,4 @@ what one is.
 from kintsugi.core.methods import METHODS, arguments, card, create, register, variant
 from kintsugi.core.methods import list_methods as list
 
-__all__ = ["METHODS", "arguments", "card", "create", "list", "register", "variant"]  # noqa: RUF022
+__all__ = ["METHODS", "arguments", "card", "create", "list", "register", "variant"]

@@ -30,7 +30,9 @@ class Classification(Task):
     def __init__(self, classes: Sequence[str], weights: Sequence[float] | None = None) -> None:
         self.names = tuple(str(c) for c in classes)
         if len(self.names) < 2:
-            raise ConfigError(f"classification needs two classes or more; the target has {len(self.names)}: {self.names}")
+            raise ConfigError(
+                f"classification needs two classes or more; the target has {len(self.names)}: {self.names}"
+            )
         if weights is not None and len(weights) != len(self.names):
             raise ConfigError(f"{len(weights)} class weights for {len(self.names)} classes")
         self.weights = None if weights is None else tuple(float(w) for w in weights)
@@ -59,21 +61,17 @@ class Classification(Task):
         assert batch.target is not None
         return batch.target
 
-    def metrics(self) -> Any:
+    def metrics(self) -> dict[str, Any]:
         """accuracy (higher is better), macro F1 (higher), negative log-likelihood in nats (lower)."""
-        from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
         from kintsugi.tasks._metrics import LogLoss
 
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
-                "macro_f1": MulticlassF1Score(self.outputs, average="macro"),
-                "log_loss": LogLoss(),
-            },
-            compute_groups=False,
-        )
+        return {
+            "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
+            "macro_f1": MulticlassF1Score(self.outputs, average="macro"),
+            "log_loss": LogLoss(),
+        }
 
     def prior(self, train: Data) -> Tensor:
         """Log class frequencies with one row added to each class (Laplace)."""

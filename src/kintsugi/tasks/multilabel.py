@@ -48,19 +48,15 @@ class Multilabel(Task):
         assert batch.target is not None
         return torch.where(batch.target.any(1), batch.target.float().argmax(1), self.outputs)
 
-    def metrics(self) -> Any:
+    def metrics(self) -> dict[str, Any]:
         """macro F1 at 0.5 (higher is better), macro average precision (higher), mean accuracy of a label (higher)."""
-        from torchmetrics import MetricCollection
         from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision, MultilabelF1Score
 
-        return MetricCollection(
-            {
-                "macro_f1": MultilabelF1Score(self.outputs, average="macro"),
-                "average_precision": MultilabelAveragePrecision(self.outputs, average="macro"),
-                "label_accuracy": MultilabelAccuracy(self.outputs, average="micro"),
-            },
-            compute_groups=False,
-        )
+        return {
+            "macro_f1": MultilabelF1Score(self.outputs, average="macro"),
+            "average_precision": MultilabelAveragePrecision(self.outputs, average="macro"),
+            "label_accuracy": MultilabelAccuracy(self.outputs, average="micro"),
+        }
 
     def prior(self, train: Data) -> Tensor:
         """Logits of label frequencies, one row with and one without the label added (Laplace)."""

@@ -52,7 +52,9 @@ class Regression(Task):
         assert batch.target is not None
         target = batch.target.to(output.dtype).reshape(len(batch), -1).nan_to_num()
         target = (target - output.new_tensor(self.centre)) / output.new_tensor(self.scale)
-        return masked_mean(F.mse_loss(output, target, reduction="none").mean(-1), labelled(batch, rows), batch.weight, output)
+        return masked_mean(
+            F.mse_loss(output, target, reduction="none").mean(-1), labelled(batch, rows), batch.weight, output
+        )
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Values in the user's units: ``[B]`` for one target, else ``[B, K]``."""
@@ -64,13 +66,11 @@ class Regression(Task):
         first = batch.target.reshape(len(batch), -1)[:, 0].float().contiguous()
         return torch.bucketize(first, first.new_tensor(self.bins))
 
-    def metrics(self) -> Any:
+    def metrics(self) -> dict[str, Any]:
         """mean absolute error and root mean squared error in the target's units (lower is better), R² (higher)."""
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
-        return MetricCollection(
-            {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()}, compute_groups=False
-        )
+        return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()}
 
     def prior(self, train: Data) -> Tensor:
         """The training mean, in units of the output."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from kintsugi.core.errors import ModelFileError
 from kintsugi.core.stage import Clock
-from kintsugi.core.store import fill
+from kintsugi.core.store import fill, write
 
 NAME = "checkpoint"
 
@@ -40,6 +42,9 @@ def write_checkpoint(
     """Replace the checkpoint in one move: a kill at any moment leaves the old one or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {"rng": torch.get_rng_state()}
+    device = _device(pipelines)
+    if device.type == "cuda":
+        tensors["rng_cuda"] = torch.cuda.get_rng_state(device)
     for i, pipeline in enumerate(pipelines):
         tensors |= {f"pipeline.{i}.{name}": t for name, t in pipeline.state_dict().items()}
     tensors |= {f"best.{name}": t for name, t in (best or {}).items()}
@@ -50,12 +55,28 @@ def write_checkpoint(
         for i, values in state["state"].items():
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(v) for name, v in values.items()}
     clocks = [[asdict(part.clock) for _, part in p.named_parts()] for p in pipelines]  # type: ignore[operator,union-attr]
-    said = {"position": asdict(position), "groups": groups, "clocks": clocks}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    said = {"position": asdict(position), "groups": groups, "clocks": clocks, "sum": _sum(tensors)}
     fresh = folder / f".{NAME}.{os.getpid()}"
-    save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, fresh, {"kintsugi": json.dumps(said)})
-    with open(fresh, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / f"{NAME}.safetensors")
+    try:
+        write(fresh, dump_tensors(tensors, {"kintsugi": json.dumps(said)}))
+        os.replace(fresh, folder / f"{NAME}.safetensors")
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _sum(tensors: Mapping[str, Tensor]) -> int:
+    """A checksum: safetensors notices what is cut off, but not what is altered."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(
+            tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes(), zlib.crc32(name.encode(), total)
+        )
+    return total
+
+
+def _device(pipelines: Sequence[nn.Module]) -> torch.device:
+    return next(pipelines[-1].parameters()).device
 
 
 class Checkpoint:
@@ -64,12 +85,14 @@ class Checkpoint:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.tensors = load_file(path)
-            with open(path, "rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            content = path.read_bytes()
+            self.tensors = load_tensors(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             said = json.loads(header["__metadata__"]["kintsugi"])
+            if said["sum"] != _sum(self.tensors):
+                raise ValueError("checksum differs")
             self.position = Position(**said["position"])
-            self.groups, self.clocks, self.tensors["rng"] = said["groups"], said["clocks"], self.tensors["rng"]
+            self.groups, self.clocks = said["groups"], said["clocks"]
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelFileError(f"{path} is damaged ({error}); delete it to train from the start") from error
 
@@ -88,6 +111,8 @@ class Checkpoint:
                 state.setdefault(int(number), {})[key] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": self.groups})
         torch.set_rng_state(self.tensors["rng"])
+        if "rng_cuda" in self.tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.tensors["rng_cuda"], _device(pipelines))
         best = self._under("best.")
         return best or None
 
@@ -95,7 +120,13 @@ class Checkpoint:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
     def _fill(self, pipeline: nn.Module, prefix: str) -> None:
-        fill(pipeline, self._under(prefix), pipeline.state_dict(), f"{self.path}: the checkpoint", "delete it to start anew")
+        fill(
+            pipeline,
+            self._under(prefix),
+            pipeline.state_dict(),
+            f"{self.path}: the checkpoint",
+            "delete it to start anew",
+        )
 
 
 def find(folder: Path | None) -> Checkpoint | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kintsugi.core.pipeline import Pipeline
 
@@ -26,7 +26,9 @@ class Devices:
                     "several devices, a precision or a strategy need Lightning Fabric: pip install 'kintsugi-ml[distributed]'"
                 ) from error
             accelerator = "cuda" if device.startswith("cuda") else "cpu"
-            self.fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision, strategy=strategy or "auto")
+            self.fabric = Fabric(
+                accelerator=accelerator, devices=devices, precision=precision, strategy=strategy or "auto"
+            )
             self.fabric.launch()
             self.world, self.rank = self.fabric.world_size, self.fabric.global_rank
             self.device = self.fabric.device
@@ -47,6 +49,13 @@ class Devices:
             loss.backward()
         else:
             self.fabric.backward(loss)
+
+    def clip(self, module: Any, optimizer: Any, moving: list[nn.Parameter], most: float) -> None:
+        """Scale the gradients down to a norm of at most ``most``; Fabric knows of its own scaling of float16."""
+        if self.fabric is None:
+            torch.nn.utils.clip_grad_norm_(moving, most)
+        else:
+            self.fabric.clip_gradients(module, optimizer, max_norm=most, error_if_nonfinite=False)
 
     def share(self, batches: list[Tensor]) -> list[Tensor]:
         """This process's part of the batches, as many as every other process gets."""

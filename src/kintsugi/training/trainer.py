@@ -19,18 +19,18 @@ from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data, Splits
+from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
-from kintsugi.core.store import describe_part
 from kintsugi.core.wrappers import Strategy
 from kintsugi.data.dataset import Dataset
-from kintsugi.training.feed import feed
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.devices import Devices
+from kintsugi.training.feed import feed
 from kintsugi.training.progress import Progress
-from kintsugi.training.sampling import endless, epoch_batches, generator
+from kintsugi.training.sampling import count_batches, endless, epoch_batches, generator
 from kintsugi.training.views import get_view
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -76,6 +76,8 @@ class Trainer:
         for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("devices", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"patience must be at least 1, or None for no early end, not {self.patience}")
         if not self.lr > 0:
             raise ConfigError(f"lr must be above 0, not {self.lr}")
         if self.optimizer not in ("adamw", "adam", "sgd"):
@@ -93,10 +95,11 @@ class Trainer:
             NonFiniteLoss: with the rows of the batch.
         """
         check(pipeline, data)
+        _check_plan(pipeline, data)
         data = Splits(_memory(data.train), _memory(data.val), data.test)
         self._folder = None if self.checkpoint is None else Path(self.checkpoint)
         self._run, self._touched, self.history = 0, cast("list[Pipeline]", []), []
-        self._key = self._name_run(pipeline, data)
+        self._key = "" if self._folder is None else self._name_run(pipeline, data)
         self._resume = saved.find(self._folder)
         if self._resume is not None and self._resume.position.key != self._key:
             raise ConfigError(
@@ -106,7 +109,9 @@ class Trainer:
         self._at = Devices(self.device, self.devices, self.precision, self.strategy)
         prior = pipeline.schema.task.prior(data.train)
         pipeline.model.prior.copy_(prior.reshape(pipeline.model.prior.shape))
-        with torch.random.fork_rng(devices=[]), Progress(self.progress, _title(pipeline)) as self._bar:
+        cuda = [self._at.device] if self._at.device.type == "cuda" else []
+        shown = self.progress if self._at.rank == 0 else False
+        with torch.random.fork_rng(devices=cuda), Progress(shown, _title(pipeline)) as self._bar:
             torch.manual_seed(self.seed)
             try:
                 owner = next((s for s in pipeline.strategies if type(s).fit is not Strategy.fit), None)
@@ -114,18 +119,19 @@ class Trainer:
                     self.run_all(pipeline, data)
                 else:
                     cast(Strategy, owner).fit(self, pipeline, data)
+                pipeline.finish()
+                pipeline.eval()
+                with torch.no_grad():
+                    pipeline.calibrate(data)
             except KeyboardInterrupt as stop:
                 stop.add_note(self._how_to_resume())
                 raise
-            pipeline.finish()
-            pipeline.eval()
-            with torch.no_grad():
-                pipeline.calibrate(data)
         saved.discard(self._folder)
         return pipeline
 
     def run_all(self, pipeline: Pipeline, data: Splits) -> None:
         """Every stage of a pipeline, in order; epochs are chosen by validation in the model's last stage."""
+        _check_plan(pipeline, data)
         pipeline.to(self._at.device)
         plan = pipeline.plan()
         for i, (part, stage) in enumerate(plan):
@@ -157,9 +163,9 @@ class Trainer:
             return  # done before the interruption; its result is in the checkpoint
         part = dict(parts)[path]
         if stage.solve:
-            self._solve(pipeline, data, rows)
+            self._solve(pipeline, data.val if stage.rows == "val" else data.train, rows)
             return
-        with _moving(part, pipeline, stage) as moving:
+        with _Moving(part, pipeline, stage) as moving:
             self._descend(pipeline, stage, data, rows, side, epochs, select, run, moving)
 
     def _descend(
@@ -169,7 +175,7 @@ class Trainer:
         optimizer = self._optimizer(moving)
         source = data.val if stage.rows == "val" else data.train
         other = data.val if stage.side == "val" else data.train
-        steps = max(1, math.ceil(len(rows) / self.batch_size) // self._at.world)
+        steps = max(1, count_batches(len(rows), self.batch_size) // self._at.world)
         place = saved.Position(self._key, run, 0)
         best: dict[str, Tensor] | None = None
         if self._resume is not None and run == self._resume.position.run:
@@ -179,17 +185,21 @@ class Trainer:
         self._bar.expect(epochs * steps, stage.name)
         view = get_view(stage.view)
         for epoch in range(place.epoch, epochs):
-            pipeline.train()
-            _calm(pipeline)
+            if select and self.patience is not None and place.waited >= self.patience:
+                break
+            self._tick(pipeline, epoch, epoch / epochs)
             for _, part in pipeline.named_parts():
                 part.on_epoch(data)
+            pipeline.train()
+            _calm(pipeline)
             draw = generator(self.seed, run, epoch, "view", self._at.rank)
-            batches = epoch_batches(rows, self.batch_size, generator(self.seed, run, epoch, "rows"))
-            stream = feed(source, self._at.share(list(batches)))
+            order = epoch_batches(rows, self.batch_size, generator(self.seed, run, epoch, "rows"))
+            batches = self._at.share(list(order))
+            stream = feed(source, batches)
             beside: Iterator[Batch | None] = repeat(None)
             if side is not None:
-                asked = endless(side, self.batch_size, generator(self.seed, run, epoch, "side", self._at.rank))
-                beside = (other.batch(next(asked)[: self.batch_size]) for _ in range(steps + 1))
+                asked = endless(side, map(len, batches), generator(self.seed, run, epoch, "side", self._at.rank))
+                beside = map(other.batch, asked)
             sums: dict[str, float] = {}
             for i, (batch, companion) in enumerate(zip(stream, beside, strict=False)):
                 batch = batch.to(self._at.device) if self._at.moves else batch
@@ -200,8 +210,9 @@ class Trainer:
                     companion = companion.to(self._at.device)
                 self._tick(pipeline, epoch, (epoch + i / steps) / epochs)
                 losses = module(batch, companion)
+                group = min(self.accumulate, steps - i // self.accumulate * self.accumulate)
                 self._update(losses, batch, stage, epoch, i + 1 == steps or (i + 1) % self.accumulate == 0,
-                             optimizer, wrapped, module, moving, (epoch * steps + i) / (epochs * steps))  # fmt: skip
+                             optimizer, wrapped, module, moving, (epoch * steps + i) / (epochs * steps), group)  # fmt: skip
                 for _, part in pipeline.named_parts():
                     part.on_update()
                 for name, loss in losses.items():
@@ -209,22 +220,20 @@ class Trainer:
                 self._bar.advance(f"epoch {epoch + 1}/{epochs}")
             record: dict[str, Any] = {"stage": stage.name, "run": run, "epoch": epoch}
             record |= {f"loss/{name}": total / steps for name, total in sums.items()}
-            better = False
+            good = False
             if select:
                 score, sign, metric = self.validate(pipeline, data.val)
                 record[f"val/{metric}"] = score
-                better = math.isfinite(score) and (place.best is None or sign * score >= sign * place.best)
+                lead = sign * (score - (-sign * math.inf if place.best is None else place.best))
+                good = math.isfinite(score) and lead >= 0  # of equal ones the later: it has learned for longer
+                place.waited = 0 if good and lead > 0 else place.waited + 1
             self.history.append(record)
-            if better:
-                place.best, place.waited = score, 0
+            if good:
+                place.best = score
                 best = {n: t.detach().clone() for n, t in pipeline.state_dict().items()}
-            elif select:
-                place.waited += 1
             place.epoch, place.history = epoch + 1, self.history
             if self._folder is not None and self._at.rank == 0:
                 saved.write_checkpoint(self._folder, place, self._touched, optimizer, best)
-            if select and self.patience is not None and place.waited > self.patience:
-                break
         if best is not None:
             pipeline.load_state_dict(best)
         for _, part in pipeline.named_parts():
@@ -233,18 +242,21 @@ class Trainer:
     def _update(
         self, losses: dict[str, Tensor], batch: Batch, stage: Stage, epoch: int, step: bool,
         optimizer: torch.optim.Optimizer, wrapped: Any, module: Any, moving: list[nn.Parameter], progress: float,
+        parts: int,
     ) -> None:  # fmt: skip
+        if not losses:
+            raise ConfigError(f"stage {stage.name!r}: its step brings no loss")
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         if not math.isfinite(float(total.detach())):
             values = {name: float(loss.detach()) for name, loss in losses.items()}
             raise NonFiniteLoss(stage.name, epoch, values, batch.index.tolist())
         if not total.requires_grad:
             raise ConfigError(f"stage {stage.name!r}: its losses reach none of the parameters that it moves")
-        self._at.backward(total / self.accumulate)
+        self._at.backward(total / parts)
         if not step:
             return
         if self.clip:
-            torch.nn.utils.clip_grad_norm_(moving, self.clip)
+            self._at.clip(module, wrapped, moving, self.clip)
         factor = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1.0
         for group in optimizer.param_groups:
             group["lr"] = self.lr * factor
@@ -261,10 +273,10 @@ class Trainer:
             return torch.optim.SGD(groups, lr=self.lr, momentum=0.9)
         return (torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam)(groups, lr=self.lr)
 
-    def _solve(self, pipeline: Pipeline, data: Splits, rows: Tensor) -> None:
+    def _solve(self, pipeline: Pipeline, source: Data, rows: Tensor) -> None:
         pipeline.eval()
         with torch.no_grad():
-            batch = data.train.batch(rows).to(self._at.device)
+            batch = source.batch(rows).to(self._at.device)
             pipeline.model.solve(pipeline.model.encode(batch), batch)
 
     @staticmethod
@@ -284,23 +296,24 @@ class Trainer:
         rows = (data.present[:, columns].any(1) & data.target_present).nonzero().flatten()
         if not len(rows) or data.target is None:
             return math.nan, 1, name
-        mode = pipeline.training
-        pipeline.eval()
-        for batch in data.batches(512, rows):
-            batch = batch.to(self._at.device)
-            if pipeline.restore is not None:
-                batch = pipeline.restore.restore(batch)
-            metric.update(task.probabilities(model(batch).output.float()), batch.target)
-        pipeline.train(mode)
+        with evaluating(pipeline):
+            for batch in data.batches(512, rows):
+                batch = batch.to(self._at.device)
+                if pipeline.restore is not None:
+                    batch = pipeline.restore.restore(batch)
+                values = task.probabilities(model(batch).output.float())
+            target = batch.target.long() if task.key == "multilabel" else batch.target
+            metric.update(values, target.reshape(values.shape) if task.key == "regression" else target)
         return float(metric.compute()), 1 if metric.higher_is_better else -1, name
 
     def _name_run(self, pipeline: Pipeline, data: Splits) -> str:
-        parts = {path: describe_part(part) for path, part in pipeline.named_parts()}
-        for part in parts.values():
-            part.pop("clock")
+        parts = [
+            [path, type(part).__module__, type(part).__qualname__, part.hyper, part.own_encoders]
+            for path, part in pipeline.named_parts()
+        ]
         own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
         said = [parts, own, data.train.fingerprint, data.val.fingerprint, pipeline.schema.to_json()]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
     def _how_to_resume(self) -> str:
         if self._folder is None:
@@ -336,7 +349,8 @@ def check(pipeline: Pipeline, data: Splits) -> None:
     if empty:
         warnings.warn(f"{train.name}: {empty} training rows hold nothing at all and are left out", stacklevel=3)
     if isinstance(train, Dataset) and train.damage.keep == "truth":
-        blind = [type(p).__name__ for _, p in pipeline.named_parts() if not getattr(p, "card", _NO_CARD).sees_hidden]
+        # a helper part without a card follows the method that it belongs to
+        blind = [type(p).__name__ for _, p in pipeline.named_parts() if hasattr(p, "card") and not p.card.sees_hidden]
         if blind:
             raise ConfigError(
                 f"the training data keeps what was hidden as truth, but {', '.join(blind)} must not see it: its card does "
@@ -344,35 +358,50 @@ def check(pipeline: Pipeline, data: Splits) -> None:
             )
 
 
-class _NO_CARD:
-    sees_hidden = True  # a helper part without a card follows the method that it belongs to
+def _check_plan(pipeline: Pipeline, data: Splits) -> None:
+    """What any stage would stumble over, said before the first one costs time."""
+    parts = dict(pipeline.named_parts())
+    for path, stage in pipeline.plan():
+        _named(parts[path], stage)
+        get_view(stage.view)
+        _rows(data, stage.rows, stage, pipeline)
+        if stage.side is not None:
+            _rows(data, stage.side, stage, pipeline)
 
 
-def _rows(data: Data | Splits, rows: str, stage: Stage, pipeline: Pipeline) -> Tensor:
-    assert isinstance(data, Splits)
+def _rows(data: Splits, rows: str, stage: Stage, pipeline: Pipeline) -> Tensor:
     source = data.val if rows == "val" else data.train
     found = source.positions("all" if rows == "val" else rows)
     if not len(found):
-        who = getattr(getattr(pipeline.model, "card", None), "key", type(pipeline.model).__name__)
-        counts = f"{len(source)} rows, {int(source.present.all(1).sum())} complete, {int(source.target_present.sum())} labelled"
-        raise DataError(f"{who}: stage {stage.name!r} needs {rows} rows, and {source.name} has none ({counts})")
+        raise DataError(
+            f"{_title(pipeline)}: stage {stage.name!r} needs {rows!r} rows, and {source.name} has none "
+            f"({len(source)} rows, {int(source.present.all(1).sum())} complete, "
+            f"{int(source.target_present.sum())} labelled)"
+        )
     return found
 
 
-class _moving:
+def _named(part: Part, stage: Stage) -> set[nn.Parameter]:
+    """The part's parameters that the stage names."""
+    names = dict(part.named_parameters())
+    for pattern in stage.train:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"stage {stage.name!r} of {type(part).__name__}: {pattern!r} matches none of its parameters "
+                f"({', '.join(sorted({n.partition('.')[0] for n in names}))})"
+            )
+    return {p for name, p in names.items() if any(fnmatchcase(name, pattern) for pattern in stage.train)}
+
+
+class _Moving:
     """In a stage only the parameters that it names move; afterwards the flags are as before."""
 
     def __init__(self, part: Part, pipeline: Pipeline, stage: Stage) -> None:
         self._before = {p: p.requires_grad for p in pipeline.parameters()}
-        names = dict(part.named_parameters())
-        for pattern in stage.train:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ConfigError(
-                    f"stage {stage.name!r} of {type(part).__name__}: {pattern!r} matches none of its parameters "
-                    f"({', '.join(sorted({n.partition('.')[0] for n in names}))})"
-                )
-        own = {p for name, p in names.items() if any(fnmatchcase(name, pattern) for pattern in stage.train)}
+        own = _named(part, stage)
         self._move = [p for p in pipeline.parameters() if p in own and self._before[p]]
+        if not self._move:
+            raise ConfigError(f"stage {stage.name!r} of {type(part).__name__}: all parameters that it names are frozen")
 
     def __enter__(self) -> list[nn.Parameter]:
         for p in self._before:
@@ -400,5 +429,6 @@ def _memory(data: Data) -> Data:
 
 
 def _title(pipeline: Pipeline) -> str:
-    card = next((p.card for _, p in pipeline.named_parts() if hasattr(p, "card") and p.card.key != "mean_fusion"), None)
-    return card.key if card is not None else type(pipeline.model).__name__
+    keys = [p.card.key for _, p in pipeline.named_parts() if hasattr(p, "card")]
+    around = [key for key in keys if key != "mean_fusion"]  # the host is not what a person chose
+    return next(iter(around or keys), type(pipeline.model).__name__)

@@ -29,7 +29,9 @@ from kintsugi.training.lab import Lab
         venue="ICMI 2004",
         leaf="general",
         faithful=("features concatenated before any depth of their own", "a single model", "absent parts are filled"),
-        simplified=("the support vector machine of 2004 is a multi-layer perceptron here, so that every task is served",),
+        simplified=(
+            "the support vector machine of 2004 is a multi-layer perceptron here, so that every task is served",
+        ),
         defaults_from="this library; the paper's feature selection is for its face markers",
         check="mixed second derivatives of the output across modalities are non-zero; the filler is used exactly where absent",
         imperfection=frozenset({"missing at test", "missing in training"}),
@@ -68,11 +70,15 @@ class EarlyFusion(Model):
         for i, name in enumerate(self.schema.names):
             rows = data.train.positions(f"has:{name}")
             x = torch.cat([self._features(name, b) for b in data.train.batches(256, rows)])
-            self.scale[i].copy_(torch.stack([x.mean(0), x.std(0).clamp(min=1e-2) if len(x) > 1 else torch.ones_like(x[0])]))
+            self.scale[i].copy_(
+                torch.stack([x.mean(0), x.std(0).clamp(min=1e-2) if len(x) > 1 else torch.ones_like(x[0])])
+            )
 
     def _features(self, name: str, batch: Batch) -> Tensor:
         mask = batch.mask.get(name)
-        out: Tensor = self.lowlevel[name](batch.inputs[name].to(self.prior.device), None if mask is None else mask.to(self.prior.device))
+        out: Tensor = self.lowlevel[name](
+            batch.inputs[name].to(self.prior.device), None if mask is None else mask.to(self.prior.device)
+        )
         return out
 
     def joint(self, batch: Batch) -> Tensor:
@@ -118,7 +124,9 @@ class Apart(EarlyFusion):
     def __init__(self, schema: Schema, hidden: int = 128, fill: str = "token", dropout: float = 0.1) -> None:
         super().__init__(schema, hidden, fill, dropout)
         sizes = [p.numel() for p in self.filler]
-        self.trunk = nn.ModuleList([nn.Sequential(nn.Linear(n, hidden), nn.GELU(), nn.Linear(hidden, hidden)) for n in sizes])  # type: ignore[assignment]
+        self.trunk = nn.ModuleList(
+            [nn.Sequential(nn.Linear(n, hidden), nn.GELU(), nn.Linear(hidden, hidden)) for n in sizes]
+        )  # type: ignore[assignment]
 
     def encode(self, batch: Batch, encoders: Any = None) -> Features:
         pieces = self.joint(batch).split([p.numel() for p in self.filler], 1)

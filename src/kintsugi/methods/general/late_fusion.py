@@ -31,7 +31,9 @@ from kintsugi.training.lab import Lab
             "independent predictor for each modality, trained by its own task loss",
             "answers merged by mean or product, renormalised over the present ones",
         ),
-        simplified=("the learned and stacked mergers of the survey's text are left out: mean and product need no data",),
+        simplified=(
+            "the learned and stacked mergers of the survey's text are left out: mean and product need no data",
+        ),
         defaults_from="this library; the survey names the mergers without numbers",
         check="with a single modality present the output is that modality's own output, exactly",
         imperfection=frozenset({"missing at test", "missing in training", "corrupted at test"}),

@@ -121,7 +121,10 @@ class CCM(Model):
     def errors(self, z: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Mean squared error of each modality's reconstruction from ``z`` (``[B, Z]``, or ``[B, M, Z]``: one each): ``[B, M]``."""
         return torch.stack(
-            [(decode(z if z.ndim == 2 else z[:, i]) - targets[m]).pow(2).mean(1) for i, (m, decode) in enumerate(self.decoders.items())],
+            [
+                (decode(z if z.ndim == 2 else z[:, i]) - targets[m]).pow(2).mean(1)
+                for i, (m, decode) in enumerate(self.decoders.items())
+            ],
             1,
         )
 
@@ -132,7 +135,9 @@ class CCM(Model):
         seen = batch.present.to(features.flat().dtype)
         losses: dict[str, Tensor] = {}
         views = {"all": torch.ones(len(self.schema), dtype=torch.bool, device=batch.device)}
-        views |= {f"without_{m}": ~views["all"].new_tensor([n == m for n in self.schema.names]) for m in self.schema.names}
+        views |= {
+            f"without_{m}": ~views["all"].new_tensor([n == m for n in self.schema.names]) for m in self.schema.names
+        }
         for name, keep in views.items():  # encode once, fuse every view
             joint = self.fuse(features.where(keep)).extras["joint"]
             error = self.errors(sample(*joint, on=True), targets)

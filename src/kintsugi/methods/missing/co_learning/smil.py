@@ -16,7 +16,7 @@ from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.methods import register
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
-from kintsugi.core.prediction import Prediction, Step
+from kintsugi.core.prediction import Step
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, sample

@@ -40,7 +40,9 @@ class Concat(Model):
 class Teacher(Model):
     """A model of one modality; reads it out of rows that have more."""
 
-    def __init__(self, schema: Schema, modality: str, dim: int = 32, encoders: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self, schema: Schema, modality: str, dim: int = 32, encoders: Mapping[str, nn.Module] | None = None
+    ) -> None:
         own = {modality: encoders[modality]} if encoders and modality in encoders else None
         super().__init__(Schema((schema[modality],), schema.task), dim, own)
         self.modality = modality

@@ -74,7 +74,9 @@ class MMIN(Model):
     def stages(self) -> list[Stage]:
         return [
             Stage("encoders", 0.5, train=("encoders.*", "warm_head.*"), rows="complete"),
-            Stage("imagine", 0.5, train=("encoders.*", "*imagination.*", "task_head.*"), rows="complete", view="subsets"),
+            Stage(
+                "imagine", 0.5, train=("encoders.*", "*imagination.*", "task_head.*"), rows="complete", view="subsets"
+            ),
         ]
 
     def prepare(self, data: Splits, stage: Stage) -> None:
@@ -124,7 +126,9 @@ class MMIN(Model):
 class Unguided(MMIN):
     """Off: the same cascade with no target to imagine and no way back."""
 
-    def __init__(self, schema: Schema, dim: int = 32, blocks: int = 5, encoders: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self, schema: Schema, dim: int = 32, blocks: int = 5, encoders: Mapping[str, nn.Module] | None = None
+    ) -> None:
         super().__init__(schema, dim, blocks, encoders=encoders)
         self.forward_imagination.transition.requires_grad_(False)
         self.backward_imagination.requires_grad_(False)
