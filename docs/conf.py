@@ -42,7 +42,6 @@ nitpick_ignore_regex = [
 ]
 suppress_warnings = ["ref.python"]  # two classes of one name: the link goes to either, and both say what they are
 
-autodoc_default_options = {"show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"

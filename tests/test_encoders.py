@@ -373,9 +373,9 @@ def test_a_tone_lights_up_its_band() -> None:
     bands = [front(torch.sin(2 * torch.pi * hz * time)[None])[0, 30].argmax().item() for hz in (300, 1000, 2000, 3500)]
     assert bands == sorted(bands)
     assert len(set(bands)) == 4
-    # the power of a full-scale sine is 1/2; half of it lies at positive frequencies, spread over a few bins
-    level = front(torch.sin(2 * torch.pi * 1000 * time)[None])[0, 30].exp().sum()
-    assert 0.05 < level < 50
+    # Parseval: window energy cancels, half of the sine's power 1/2 lies at positive frequencies, times 256 bins
+    level = front(torch.sin(2 * torch.pi * 1000 * time)[None])[0, 30].exp().sum().item()
+    assert level == pytest.approx(256 / 4, rel=0.01)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050])

@@ -276,7 +276,7 @@ def test_weights_that_are_no_safetensors_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}', "\x00\x01"])
 def test_a_damaged_description_is_refused(saved: Path, text: str) -> None:
     (saved / store.CONFIG).write_text(text)
-    with pytest.raises(ModelFileError, match="model.json"):
+    with pytest.raises(ModelFileError, match=r"model\.json"):
         store.load(saved)
 
 
@@ -329,11 +329,24 @@ def test_a_folder_in_part_or_none_at_all_is_no_model(saved: Path, tmp_path: Path
     with pytest.raises(ModelFileError, match="does not exist"):
         store.load(tmp_path / "nowhere")
     (saved / store.WEIGHTS).unlink()
-    with pytest.raises(ModelFileError, match="holds no model.safetensors"):
+    with pytest.raises(ModelFileError, match=r"holds no model\.safetensors"):
         store.load(saved)
     (saved / store.CONFIG).unlink()
-    with pytest.raises(ModelFileError, match="holds no model.json"):
+    with pytest.raises(ModelFileError, match=r"holds no model\.json"):
         store.load(saved)
+
+
+@pytest.mark.parametrize("start", [0x80, int.from_bytes(b"PK", "little")], ids=["pickle", "zip"])
+def test_a_header_whose_length_looks_like_a_pickle_is_none(saved: Path, start: int) -> None:
+    file = saved / store.WEIGHTS
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    padding = (start - length) % 2**16
+    padded = (length + padding).to_bytes(8, "little") + content[8 : 8 + length] + b" " * padding + content[8 + length :]
+    assert padded[:1] == b"\x80" or padded[:2] == b"PK"
+    file.write_bytes(padded)
+    edit(saved, lambda c: c.update(sha256=hashlib.sha256(padded).hexdigest()))
+    assert torch.equal(answers(store.load(saved)[0]), answers(trained("mmin")))
 
 
 class Bomb:

@@ -28,24 +28,26 @@ def members(name: str) -> list[str]:
     """Public classes and functions that a module defines, in the order of its source."""
     module = importlib.import_module(name)
     own = [n for n, thing in vars(module).items() if not n.startswith("_") and getattr(thing, "__module__", None) == name]
-    return [n for n in own if inspect.isclass(getattr(module, n)) or inspect.isfunction(getattr(module, n))]
+    return [n for n in own if inspect.isclass(vars(module)[n]) or inspect.isfunction(inspect.unwrap(vars(module)[n]))]
 
 
 def module_page(name: str, children: list[str]) -> str:
     """What the module says of itself, its members at a glance, then each of them; or the modules of a package."""
-    out = [heading(name), f".. automodule:: {name}", "   :ignore-module-all:"]
-    found = members(name)
-    out += ["   :no-members:" if children else "   :members:"]
-    if name == "kintsugi.estimator":
-        out.append("   :inherited-members:")
+    out = [heading(name), f".. automodule:: {name}", "   :no-members:", ""]
     if children:
-        out += ["", ".. list-table::", "   :widths: 35 65", ""]
+        out += [".. list-table::", "   :widths: 35 65", ""]
         for child in children:
             out += [f"   * - :py:mod:`{child}`", f"     - {escape(summary(importlib.import_module(child)))}"]
-        out += ["", ".. toctree::", "   :hidden:", "", *(f"   {child}" for child in children)]
-    elif len(found) > 1:
-        out[1:1] = [f".. currentmodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]
-        out[6:6] = [*(f"   {member}" for member in found), ""]
+        return "\n".join([*out, "", ".. toctree::", "   :hidden:", "", *(f"   {child}" for child in children)]) + "\n"
+    found = members(name)
+    if len(found) > 1:
+        out += [f".. currentmodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]
+        out += [*(f"   {member}" for member in found), ""]
+    for member in found:
+        thing = getattr(importlib.import_module(name), member)
+        kind = "function" if not inspect.isclass(thing) else "exception" if issubclass(thing, Exception) else "class"
+        out += [f".. auto{kind}:: {name}.{member}", "   :members:" * (kind != "function")]
+        out += ["   :inherited-members:"] * (name == "kintsugi.estimator" and kind == "class") + [""]
     return "\n".join(out) + "\n"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any
 
 NAMES = r"[A-Za-z_]\w*(?:, [A-Za-z_]\w*)*"
@@ -66,13 +67,13 @@ def entries(lines: list[str]) -> list[str]:
     return found
 
 
-def explained(obj: Any) -> dict[str, str]:
-    """Argument -> what its class says of it under ``Args:``."""
+def explained(obj: Any, more: Iterable[str] = ()) -> dict[str, str]:
+    """Argument -> what its class says of it under ``Args:``; ``more``: names beyond its constructor's."""
     lines = (inspect.getdoc(obj) or "").splitlines()
     section = arguments_section(lines)
     meanings: dict[str, str] = {}
     if section is not None:
-        known = names_of(obj) | {w for line in lines for w in re.findall(r"(?:^|[.;] |\s)(\w+)(?=(?:, \w+)*: )", line)}
+        known = names_of(obj) | set(more)
         for entry in entries(lines[slice(*section)]):
             for names, text in pieces(entry, known) or []:
                 meanings |= dict.fromkeys(names.split(", "), text)
@@ -108,23 +109,26 @@ def _fields(block: list[str], fields: set[str]) -> list[str]:
     found = pieces(" ".join(block), fields) if block else None
     if not found or not block[0].strip() or (len(found) == 1 and len(block) == 1):
         return block
-    named = ((", ".join(f"``{n}``" for n in names.split(", ")), text.rstrip(";").strip()) for names, text in found)
-    return [f"- {names}: {text}" for names, text in named]
+    named = ((", ".join(f"``{n}``" for n in names.split(", ")), text.rstrip("; ")) for names, text in found)
+    return [f"- {names}: {text}" + ("" if text.endswith((".", ":")) else ".") for names, text in named]
 
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     if what in ("class", "function", "method", "exception"):
         lines[:] = tidy(list(lines), obj)
+        if inspect.isclass(obj) and parents(obj):
+            lines += ["", f"Extends {', '.join(parents(obj))}."]
     elif what in ("property", "attribute", "data") and lines and ":" in lines[0]:
         lines[0] = ": " + lines[0]  # napoleon would take what stands before the colon for a type
 
 
-def _bases(app: Any, name: str, obj: Any, options: Any, bases: list[type]) -> None:
-    bases[:] = [base for base in bases if not base.__name__.startswith("_") and base.__name__ != "ABC"] or [object]
+def parents(cls: type) -> list[str]:
+    """References to the public classes of this library that it extends."""
+    found = [b for b in cls.__bases__ if b.__module__.startswith("kintsugi.") and not b.__name__.startswith("_")]
+    return [f":py:class:`~{base.__module__}.{base.__qualname__}`" for base in found]
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Before napoleon reads the docstrings."""
     app.connect("autodoc-process-docstring", _process, priority=400)
-    app.connect("autodoc-process-bases", _bases)
     return {"parallel_read_safe": True}

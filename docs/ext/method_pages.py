@@ -98,8 +98,8 @@ def _facts(card: Card, cls: type[Part]) -> Iterator[tuple[str, str]]:
 def _off(cls: type[Part]) -> str:
     if isinstance(cls.off, dict):
         return "with " + ", ".join(f"``{name}={value!r}``" for name, value in cls.off.items()) + "."
-    what = _first_paragraph(cls.off).removeprefix("Off: ")
-    return escape(what) + ("" if what.endswith(".") else ".") + f" (:py:class:`~{cls.off.__module__}.{cls.off.__qualname__}`)"
+    what = _first_paragraph(cls.off).removeprefix("Off: ").rstrip(".")
+    return f"{escape(what)}. That is :py:class:`~{cls.off.__module__}.{cls.off.__qualname__}`."
 
 
 def _arguments(key: str, cls: type[Part]) -> str:
@@ -107,7 +107,7 @@ def _arguments(key: str, cls: type[Part]) -> str:
     if not given:
         return "None.\n"
     call = ", ".join([repr(key), *(f"{name}={value!r}" for name, value in given.items())])
-    meanings = {"dim": "width of every token.", **explained(cls)}
+    meanings = {"dim": "width of every token.", **explained(cls, given)}
     if "encoders" in inspect.signature(cls.__init__).parameters:
         note = "``encoders={modality: module}`` takes modules of your own.\n"
     else:

@@ -215,7 +215,8 @@ def _weights(source: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelFileError(f"{source} holds no {WEIGHTS}; the folder was copied in part")
     content = path.read_bytes()
-    if content[:1] == b"\x80" or content[:2] == b"PK":
+    # the first eight bytes of safetensors are a length, which may look like the start of a pickle; its header follows
+    if content[8:9] != b"{" and (content[:1] == b"\x80" or content[:2] == b"PK"):
         raise ModelFileError(f"{path} is a pickle, not safetensors; it is not opened, since a pickle can run any code")
     if hashlib.sha256(content).hexdigest() != config["sha256"]:
         raise ModelFileError(f"{path} is truncated or altered ({len(content)} bytes, checksum differs); copy it again")

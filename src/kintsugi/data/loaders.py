@@ -59,28 +59,33 @@ class Loader:
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
         self.positions = torch.arange(len(data)) if positions is None else torch.as_tensor(positions)
-        resident = isinstance(data, Dataset) and isinstance(data.source, TensorSource)
-        self.ahead = (0 if resident else AHEAD) if ahead is None else ahead
+        self.ahead = ahead
         order(self.positions[:0], batch_size)  # complains about the size now
 
     def __len__(self) -> int:
         return len(order(self.positions, self.batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
-        chunks = order(self.positions, self.batch_size, self.generator)
-        return self._read_ahead(chunks) if self.ahead else map(self.data.batch, chunks)
+        return batches(self.data, order(self.positions, self.batch_size, self.generator), self.ahead)
 
-    def _read_ahead(self, chunks: list[Tensor]) -> Iterator[Batch]:
-        waiting: deque[Future[Batch]] = deque()
-        todo = iter(chunks)
-        with ThreadPoolExecutor(1, thread_name_prefix="kintsugi-loader") as reader:
-            try:
-                for chunk in todo:
-                    waiting.append(reader.submit(self.data.batch, chunk))
-                    if len(waiting) > self.ahead:
-                        yield waiting.popleft().result()
-                while waiting:
+
+def batches(data: Data, chunks: Sequence[Tensor], ahead: int | None = None) -> Iterator[Batch]:
+    """The batches of these positions, in order; ``ahead`` of them are decoded while one is used (see :class:`Loader`)."""
+    resident = isinstance(data, Dataset) and isinstance(data.source, TensorSource)
+    ahead = (0 if resident else AHEAD) if ahead is None else ahead
+    return _read_ahead(data, chunks, ahead) if ahead else map(data.batch, chunks)
+
+
+def _read_ahead(data: Data, chunks: Sequence[Tensor], ahead: int) -> Iterator[Batch]:
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="kintsugi-loader") as reader:
+        try:
+            for chunk in chunks:
+                waiting.append(reader.submit(data.batch, chunk))
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
-            finally:  # the epoch may be left early
-                for future in waiting:
-                    future.cancel()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # the epoch may be left early
+            for future in waiting:
+                future.cancel()

@@ -12,7 +12,7 @@ from torch.nn import functional
 from kintsugi.core.errors import ConfigError
 
 WINDOW, HOP = 0.032, 0.016  # seconds: 62.5 frames a second
-FLOOR = 1e-6  # power of a sample; the noise of 8-bit sound is about 5e-6
+FLOOR = 1e-6  # white noise of this variance has this power in each bin; that of 8-bit sound is about 5e-6
 DEPTH = 40.0  # decibels below the loudest frame at which the background is taken to lie at most
 
 
