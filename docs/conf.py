@@ -33,9 +33,15 @@ nitpicky = True
 
 # Types of other libraries cannot be looked up offline; names of our own can, and an unknown one breaks the build.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc)\b.*"),
+    (
+        r"py:.*",
+        r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc)\b.*",
+    ),
     (r"py:.*", r"(annotated_types|pydantic)\b.*"),
-    (r"py:.*", r"(Tensor|Generator|Optimizer|Self|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|Unpack|NoneType|hash)"),
+    (
+        r"py:.*",
+        r"(Tensor|Generator|Optimizer|Self|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|Unpack|NoneType|hash)",
+    ),
     (r"py:.*", r"kintsugi\..*\.[TP]"),  # type variables
     (r"py:class", r".*\[.*"),  # a generic type that was cut at its first comma
     (r"py:class", r"(Keep|Asked|Gt|MinLen|FieldInfo|.*\._\w+)"),  # aliases of types, private names

@@ -19,7 +19,9 @@ from kintsugi.core.methods import METHODS, arguments
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((DOCS / "reproductions").glob("*.md"))]
-PAGES = [p for p in sorted(DOCS.rglob("*.rst")) if not {"_build", "generated", "methods"} & set(p.relative_to(DOCS).parts)]
+PAGES = [
+    p for p in sorted(DOCS.rglob("*.rst")) if not {"_build", "generated", "methods"} & set(p.relative_to(DOCS).parts)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +134,15 @@ def test_every_method_has_a_page(tmp_path: Path) -> None:
     for key in METHODS:
         page, card = (tmp_path / f"{key}.rst").read_text(), METHODS[key].card
         assert f"<{key}>`" in index
-        for text in (card.name, card.paper, card.venue, card.leaf, card.defaults_from, *card.faithful, *card.simplified):
+        for text in (
+            card.name,
+            card.paper,
+            card.venue,
+            card.leaf,
+            card.defaults_from,
+            *card.faithful,
+            *card.simplified,
+        ):
             assert text in page.replace("\\", ""), f"{key}: {text!r} is not on its page"
         for name in arguments(METHODS[key]):
             assert f"``{name}``" in page
@@ -189,7 +199,9 @@ def test_markdown(markdown: str, rst: str) -> None:
     assert markdown_pages.convert(markdown).strip("\n") == rst
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name
+)
 def test_converted_documents_are_sound(path: Path) -> None:
     import markdown_pages
 

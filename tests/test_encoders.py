@@ -211,6 +211,21 @@ def test_more_padding_changes_nothing(name: str) -> None:
     torch.testing.assert_close(wide.tokens[:, :tokens], short.tokens, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["text-8", "text-64", "text-300", "series-open"])
+def test_no_padding_changes_nothing(name: str) -> None:
+    m = CASES[name]
+    x, mask = sample(m)
+    assert mask is not None
+    model = encoder(m)
+    padded = model(x, mask)
+    for i in range(1, ROWS):
+        length = int(mask[i].sum())
+        bare = model(x[i : i + 1, :length])
+        tokens = bare.mask.shape[1]
+        torch.testing.assert_close(bare.tokens[0], padded.tokens[i, :tokens], rtol=1e-4, atol=1e-5)
+        assert not padded.mask[i, tokens:].any()
+
+
 def test_text_reads_padding_from_the_ids() -> None:
     m = CASES["text-64"]
     x, mask = sample(m)
@@ -442,6 +457,7 @@ def test_lowlevel_bigrams_count_neighbours() -> None:
     counts = bigrams(x).expm1().round()
     assert counts.sum(1).tolist() == [4, 1, 0]
     assert counts[0][counts[1] > 0].item() == 2
+    assert not bigrams(x[:1], torch.tensor([[True, False, True, False, True, True]])).any()
 
 
 def test_lowlevel_series_means_over_what_exists() -> None:

@@ -27,7 +27,9 @@ def modules(package: str = "kintsugi") -> Iterator[tuple[str, bool]]:
 def members(name: str) -> list[str]:
     """Public classes and functions that a module defines, in the order of its source."""
     module = importlib.import_module(name)
-    own = [n for n, thing in vars(module).items() if not n.startswith("_") and getattr(thing, "__module__", None) == name]
+    own = [
+        n for n, thing in vars(module).items() if not n.startswith("_") and getattr(thing, "__module__", None) == name
+    ]
     return [n for n in own if inspect.isclass(vars(module)[n]) or inspect.isfunction(inspect.unwrap(vars(module)[n]))]
 
 

@@ -6,6 +6,7 @@ has an argument of that name. Fields of a class that are explained in prose beco
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Iterable
@@ -17,10 +18,8 @@ NAMES = r"[A-Za-z_]\w*(?:, [A-Za-z_]\w*)*"
 def names_of(obj: Any) -> set[str]:
     """Arguments and annotated fields of a class or function."""
     found: set[str] = set()
-    try:
+    with contextlib.suppress(TypeError, ValueError):
         found |= set(inspect.signature(obj).parameters)
-    except (TypeError, ValueError):
-        pass
     if inspect.isclass(obj):
         for cls in obj.__mro__:
             if cls.__module__.startswith("kintsugi"):
@@ -100,7 +99,7 @@ def _paragraphs(lines: list[str], fields: set[str]) -> list[str]:
         if line.strip() and not line.startswith(" "):
             block.append(line)
             continue
-        out += _fields(block, fields) + [line]
+        out += [*_fields(block, fields), line]
         block = []
     return out[:-1] if not lines or lines[-1].strip() else out
 

@@ -27,7 +27,7 @@ TOKEN = re.compile(
 
 def convert(markdown: str) -> str:
     """A whole document."""
-    return "\n".join(_blocks(markdown.replace("\r\n", "\n").split("\n"))).strip() + "\n"
+    return "\n".join(_blocks(markdown.replace("\r\n", "\n").split("\n"))).strip("\n") + "\n"
 
 
 # blocks -------------------------------------------------------------------------------------------------------------
@@ -98,7 +98,9 @@ def _fenced(lines: list[str], at: int, fence: re.Match[str]) -> Iterator[str]:
 
 
 def _is_table(lines: list[str], at: int) -> bool:
-    return "|" in lines[at] and at + 1 < len(lines) and bool(re.fullmatch(r"\s*\|?(\s*:?-+:?\s*\|?)+\s*", lines[at + 1]))
+    return (
+        "|" in lines[at] and at + 1 < len(lines) and bool(re.fullmatch(r"\s*\|?(\s*:?-+:?\s*\|?)+\s*", lines[at + 1]))
+    )
 
 
 def _cells(line: str) -> list[str]:

@@ -57,7 +57,9 @@ def method_page(key: str) -> str:
         heading(escape(card.name)),
         escape(_first_paragraph(inspect.getmodule(cls))),
         "",
-        table(("", ""), _facts(card, cls), (24, 76)).replace("   :header-rows: 1\n", "").replace("   * -\n     -\n", "", 1),
+        table(("", ""), _facts(card, cls), (24, 76))
+        .replace("   :header-rows: 1\n", "")
+        .replace("   * -\n     -\n", "", 1),
         heading("What is faithful to the paper", "-"),
         bullets(map(escape, card.faithful)),
         heading("What is simplified", "-"),
@@ -169,7 +171,9 @@ def index_page() -> str:
                 name, _, what = LEAF_NAMES[leaf].partition(": ")
                 out += [f"  - {name}: {what}" + ("" if here else " *(no method yet)*"), ""]
                 indent = "    "
-            out += [f"{indent}- :doc:`{card.name} <{card.key}>` (``{card.key}``, {escape(card.venue)})" for card in here]
+            out += [
+                f"{indent}- :doc:`{card.name} <{card.key}>` (``{card.key}``, {escape(card.venue)})" for card in here
+            ]
             out += [""] * bool(here)
     out.append(heading("At a glance", "-"))
     rows = [

@@ -14,7 +14,10 @@ from kintsugi.core.schema import StreamSpec
 
 @dataclass
 class Stream:
-    """Tokens ``[B, T, D]`` with their mask ``[B, T]``; a map is tokens with a ``grid``; ``finer``: maps ``[B, C, *grid]``, fine to coarse."""
+    """Tokens ``[B, T, D]`` with their mask ``[B, T]``.
+
+    A map is tokens with a ``grid``; ``finer``: maps ``[B, C, *grid]``, fine to coarse.
+    """
 
     tokens: Tensor
     mask: Tensor

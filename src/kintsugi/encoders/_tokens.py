@@ -31,7 +31,7 @@ class Tokens(nn.Module):
 
     Positions are fixed sinusoids under a learned gain that starts small: content first. Where the number of tokens is
     fixed, a linear view of all of them is added to each: heads and fusions that average tokens lose what stands where,
-    and this keeps it (measured on 900 rows of MNIST: 0.90 without, 0.95 with).
+    and this keeps it (measured with 900 rows: MNIST 0.94 without, 0.95 with; built-in spoken digits 0.53 and 0.73).
 
     Args:
         width: width of what comes in.

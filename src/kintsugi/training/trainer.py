@@ -211,9 +211,10 @@ class Trainer:
                 self._tick(pipeline, epoch, (epoch + i / steps) / epochs)
                 losses = module(batch, companion)
                 group = min(self.accumulate, steps - i // self.accumulate * self.accumulate)
-                self._update(losses, batch, stage, epoch, i + 1 == steps or (i + 1) % self.accumulate == 0,
-                             optimizer, wrapped, module, moving, (epoch * steps + i) / (epochs * steps), group)  # fmt: skip
-                for _, part in pipeline.named_parts():
+                step = i + 1 == steps or (i + 1) % self.accumulate == 0
+                self._update(losses, batch, stage, epoch, step, optimizer, wrapped, module, moving,
+                             (epoch * steps + i) / (epochs * steps), group)  # fmt: skip
+                for _, part in pipeline.named_parts() if step else ():
                     part.on_update()
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + float(loss.detach())

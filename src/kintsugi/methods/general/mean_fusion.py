@@ -31,6 +31,7 @@ from kintsugi.training.lab import Lab
         imperfection=frozenset({"missing at test", "missing in training"}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         modalities=(1, None),
+        joint=False,
     )
 )
 class MeanFusion(Model):

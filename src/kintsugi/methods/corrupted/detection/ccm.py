@@ -23,8 +23,10 @@ from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Monitor
 from kintsugi.encoders.lowlevel import lowlevel
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, product_of_experts, sample
-from kintsugi.layers.imagination import mlp
+from kintsugi.layers.mlp import mlp
 from kintsugi.training.lab import Lab
+
+HIDDEN = 96  # of decoders and of the task's trunk
 
 
 @register(
@@ -68,12 +70,13 @@ class CCM(Model):
         self, schema: Schema, dim: int = 32, latent: int = 24, beta: float = 3e-3,
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(schema, dim, encoders, fused=latent)
+        super().__init__(schema, dim, encoders, fused=HIDDEN)
         self.beta = beta
         self.target = nn.ModuleDict({m.name: lowlevel(m) for m in schema.modalities})
         sizes = {m: int(reader.features) for m, reader in self.target.items()}  # type: ignore[arg-type]
+        self.trunk = mlp([latent, HIDDEN], last=True)  # with the head: the policy that is trained on the latent
         self.experts = nn.ModuleDict({m: GaussianHead(dim, latent) for m in schema.names})
-        self.decoders = nn.ModuleDict({m: mlp([latent, 96, size]) for m, size in sizes.items()})
+        self.decoders = nn.ModuleDict({m: mlp([latent, HIDDEN, size]) for m, size in sizes.items()})
         for m, size in sizes.items():
             self.register_buffer(f"scale_{m}", torch.stack([torch.zeros(size), torch.ones(size)]))
 
@@ -84,11 +87,11 @@ class CCM(Model):
     def stages(self) -> list[Stage]:
         return [
             Stage("represent", 0.7, train=("encoders.*", "experts.*", "decoders.*")),
-            Stage("task", 0.3, train=("task_head.*",)),
+            Stage("task", 0.3, train=("trunk.*", "task_head.*")),
         ]
 
     def prepare(self, data: Splits, stage: Stage) -> None:
-        """Mean and spread of what is reconstructed, over present training rows; one spread a modality keeps quiet pixels quiet."""
+        """Mean and spread of what is reconstructed, over present training rows; one spread a modality: quiet pixels stay quiet."""
         if stage.name == "represent":
             for m in self.schema.names:
                 x = torch.cat([self._raw(m, b) for b in data.train.batches(256, data.train.positions(f"has:{m}"))])
@@ -116,10 +119,11 @@ class CCM(Model):
         return Fused.vector(z, extras={"joint": joint, "alone": (mean, logvar)})
 
     def head(self, fused: Fused, features: Features) -> Prediction:
-        return Prediction(self.task_head(fused), features.present, fused.pooled(), extras=fused.extras)
+        answer = self.task_head(Fused.vector(self.trunk(fused.pooled())))
+        return Prediction(answer, features.present, fused.pooled(), extras=fused.extras)
 
     def errors(self, z: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        """Mean squared error of each modality's reconstruction from ``z`` (``[B, Z]``, or ``[B, M, Z]``: one each): ``[B, M]``."""
+        """Squared error of each modality's reconstruction from ``z`` (``[B, Z]``, or ``[B, M, Z]``: one each): ``[B, M]``."""
         return torch.stack(
             [
                 (decode(z if z.ndim == 2 else z[:, i]) - targets[m]).pow(2).mean(1)

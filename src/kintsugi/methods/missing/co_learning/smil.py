@@ -16,13 +16,16 @@ from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.methods import register
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
-from kintsugi.core.prediction import Step
+from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, sample
+from kintsugi.layers.mlp import mlp
 from kintsugi.losses.distance import mse
 from kintsugi.training.lab import Lab
 from kintsugi.training.meta import fast_weights
+
+CLASSIFIER = ("trunk.*", "task_head.*")  # what the inner step moves
 
 
 @register(
@@ -57,6 +60,7 @@ class SMIL(Model):
 
     Args:
         centres: of each modality's features.
+        hidden: width of the classifier's hidden layer.
         inner_lr: of the inner step.
         alpha: weight of the distance between rebuilt and true joint feature.
         kl: weight of the divergences.
@@ -65,11 +69,13 @@ class SMIL(Model):
     off: ClassVar[dict[str, Any] | type[Part]]
 
     def __init__(
-        self, schema: Schema, dim: int = 32, centres: int = 10, inner_lr: float = 1e-3, alpha: float = 0.01,
+        self, schema: Schema, dim: int = 32, centres: int = 10,
+        hidden: int = 64, inner_lr: float = 1e-3, alpha: float = 0.01,
         kl: float = 1e-3, encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:  # fmt: skip
         width = dim * len(schema)
-        super().__init__(schema, dim, encoders, fused=width)
+        super().__init__(schema, dim, encoders, fused=hidden)
+        self.trunk = mlp([width, hidden], last=True)
         self.pick = nn.ModuleDict({m: GaussianHead(dim, centres) for m in schema.names})  # reconstruction network
         self.disturb = GaussianHead(dim, width)  # regularisation network
         self.inner_lr, self.alpha, self.kl = inner_lr, alpha, kl
@@ -78,8 +84,8 @@ class SMIL(Model):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("warm", 0.4, train=("encoders.*", "task_head.*"), rows="complete"),
-            Stage("meta", 0.6, train=("encoders.*", "pick.*", "disturb.*", "task_head.*"), side="complete"),
+            Stage("warm", 0.4, train=("encoders.*", "trunk.*", "task_head.*"), rows="complete"),
+            Stage("meta", 0.6, train=("encoders.*", "pick.*", "disturb.*", "trunk.*", "task_head.*"), side="complete"),
         ]
 
     def prepare(self, data: Splits, stage: Stage) -> None:
@@ -109,6 +115,10 @@ class SMIL(Model):
         weights = F.softplus(sample(*self.pick[modality](known), on=self.training)) + 1e-6
         return weights / weights.sum(1, keepdim=True)
 
+    def head(self, fused: Fused, features: Features) -> Prediction:
+        answer = self.task_head(Fused.vector(self.trunk(fused.pooled())))
+        return Prediction(answer, features.present, fused.pooled())
+
     def fuse(self, features: Features) -> Fused:
         joint = F.layer_norm(features.flat(), (self.dim * len(self.schema),))
         if self.clock.stage == "warm":
@@ -132,7 +142,7 @@ class SMIL(Model):
         features = self.encode(batch)
         here = self.predict(features)  # the rows as they are: meta-train
         inner = self.task.loss(here.output, batch)
-        fast = fast_weights(self, inner, self.inner_lr, only=("task_head.*",))
+        fast = fast_weights(self, inner, self.inner_lr, only=CLASSIFIER)
         true, rebuilt = self.call(fast, side), self.call(fast, side.where(self.holes(batch, len(side))))  # meta-test
         assert true.embedding is not None
         assert rebuilt.embedding is not None
@@ -169,7 +179,7 @@ class SMIL(Model):
         for second_order in (True, False):
             torch.manual_seed(0)
             inner = model.task.loss(model(batch).output, batch)
-            fast = fast_weights(model, inner, 1.0, only=("task_head.*",), second_order=second_order)
+            fast = fast_weights(model, inner, 1.0, only=CLASSIFIER, second_order=second_order)
             outer = model.task.loss(model.call(fast, lab.batch()).output, lab.batch())
             weight = next(model.pick["m1"].parameters())
             gradients.append(torch.autograd.grad(outer, weight)[0])

@@ -22,19 +22,23 @@ from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Runner, Strategy
+from kintsugi.layers.mlp import mlp
 from kintsugi.layers.vote import vote
 from kintsugi.losses.distil import soft_targets
 from kintsugi.training.lab import Lab
 
 
 class Concat(Model):
-    """The student: one sub-network a modality, side by side, one head. What is absent is zero."""
+    """The student: one sub-network a modality, side by side, a hidden layer, one head. What is absent is zero."""
 
-    def __init__(self, schema: Schema, dim: int = 32, encoders: Mapping[str, nn.Module] | None = None) -> None:
-        super().__init__(schema, dim, encoders, fused=dim * len(schema))
+    def __init__(
+        self, schema: Schema, dim: int = 32, hidden: int = 128, encoders: Mapping[str, nn.Module] | None = None
+    ) -> None:
+        super().__init__(schema, dim, encoders, fused=hidden)
+        self.trunk = mlp([dim * len(schema), hidden], last=True)
 
     def fuse(self, features: Features) -> Fused:
-        return Fused.vector(features.flat())
+        return Fused.vector(self.trunk(features.flat()))
 
 
 class Teacher(Model):
@@ -105,7 +109,7 @@ class KDMM(Strategy):
         cls, schema: Schema, host: Any = None, fallback: bool = True, encoders: Any = None, **hyper: Any
     ) -> Pipeline:
         strategy = cls(schema, encoders=encoders, **hyper)
-        student = Concat(schema, hyper.get("dim", 32), encoders) if host is None else host
+        student = Concat(schema, hyper.get("dim", 32), encoders=encoders) if host is None else host
         monitors = [FallBack(schema, hyper.get("dim", 32), encoders)] if fallback else []
         for monitor in monitors:
             monitor.teachers = strategy.teachers

@@ -19,6 +19,7 @@ from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.schema import Schema, StreamSpec
 from kintsugi.core.stage import Stage
 from kintsugi.layers.imagination import Imaginer
+from kintsugi.layers.mlp import mlp
 from kintsugi.losses.distance import mse
 from kintsugi.training.lab import Lab
 
@@ -39,7 +40,7 @@ from kintsugi.training.lab import Lab
         simplified=(
             "encoders by kind of data stand for the paper's LSTM and TextCNN",
             "widths of the autoencoders are the paper's shares of the joint embedding, not its numbers",
-            "a two-layer classifier of width 128 is the task's linear head here",
+            "the classifier has one hidden layer; the release has two of 128",
         ),
         defaults_from="the released IEMOCAP configuration: 5 blocks, weights 4 and 2",
         check="the imagined embedding of an absent modality is nearer to the teacher's embedding than the batch mean is",
@@ -54,28 +55,35 @@ class MMIN(Model):
     Args:
         dim: width of each modality's embedding.
         blocks: autoencoders in a cascade.
+        hidden: width of the classifier's hidden layer.
         w_forward, w_backward: weights of the imagination and of the cycle.
     """
 
     off: ClassVar[dict[str, Any] | type[Part]]
 
     def __init__(
-        self, schema: Schema, dim: int = 32, blocks: int = 5, w_forward: float = 4.0, w_backward: float = 2.0,
+        self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128, w_forward: float = 4.0, w_backward: float = 2.0,
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:  # fmt: skip
         width = dim * len(schema)
         super().__init__(schema, dim, encoders, fused=None)
-        self.warm_head = schema.task.head(StreamSpec(width))  # of the first stage only
+        self.warm_trunk = mlp([width, hidden], last=True)  # of the first stage only
+        self.warm_head = schema.task.head(StreamSpec(hidden))
         self.forward_imagination = Imaginer(width, blocks)
         self.backward_imagination = Imaginer(width, blocks)
-        self.task_head = schema.task.head(StreamSpec(self.forward_imagination.code_dim))
+        self.trunk = mlp([self.forward_imagination.code_dim, hidden], last=True)
+        self.task_head = schema.task.head(StreamSpec(hidden))
         self.w_forward, self.w_backward = w_forward, w_backward
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("encoders", 0.5, train=("encoders.*", "warm_head.*"), rows="complete"),
+            Stage("encoders", 0.5, train=("encoders.*", "warm_*"), rows="complete"),
             Stage(
-                "imagine", 0.5, train=("encoders.*", "*imagination.*", "task_head.*"), rows="complete", view="subsets"
+                "imagine",
+                0.5,
+                train=("encoders.*", "*imagination.*", "trunk.*", "task_head.*"),
+                rows="complete",
+                view="subsets",
             ),
         ]
 
@@ -85,9 +93,9 @@ class MMIN(Model):
 
     def fuse(self, features: Features) -> Fused:
         if self.clock.stage == "encoders":
-            return Fused.vector(features.flat())
+            return Fused.vector(self.warm_trunk(features.flat()))
         imagined, codes = self.forward_imagination(features.flat())
-        return Fused.vector(codes, extras={"imagined": imagined})
+        return Fused.vector(self.trunk(codes), extras={"imagined": imagined})
 
     def head(self, fused: Fused, features: Features) -> Prediction:
         head = self.warm_head if self.clock.stage == "encoders" else self.task_head
@@ -127,9 +135,14 @@ class Unguided(MMIN):
     """Off: the same cascade with no target to imagine and no way back."""
 
     def __init__(
-        self, schema: Schema, dim: int = 32, blocks: int = 5, encoders: Mapping[str, nn.Module] | None = None
+        self,
+        schema: Schema,
+        dim: int = 32,
+        blocks: int = 5,
+        hidden: int = 128,
+        encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        super().__init__(schema, dim, blocks, encoders=encoders)
+        super().__init__(schema, dim, blocks, hidden, encoders=encoders)
         self.forward_imagination.transition.requires_grad_(False)
         self.backward_imagination.requires_grad_(False)
         self.forward_imagination.up[-1].requires_grad_(False)  # feeds the imagined embedding alone

@@ -1,0 +1,1185 @@
+"""Training: which rows, views and parameters a stage gets, when it ends, what is refused, and going on after a stop."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given as forall
+from hypothesis import settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.data import Splits
+from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
+from kintsugi.core.features import Features, Fused
+from kintsugi.core.methods import METHODS, create
+from kintsugi.core.model import Model
+from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.prediction import Step
+from kintsugi.core.schema import Modality, Schema
+from kintsugi.core.stage import Stage
+from kintsugi.core.wrappers import Restorer
+from kintsugi.data.dataset import Dataset, TensorSource
+from kintsugi.imperfect import mcar, parse_mechanism
+from kintsugi.tasks import Classification
+from kintsugi.training import checkpoint as saved
+from kintsugi.training import fast_weights
+from kintsugi.training.feed import feed
+from kintsugi.training.lab import toy
+from kintsugi.training.sampling import count_batches, endless, epoch_batches, generator
+from kintsugi.training.trainer import Trainer
+from kintsugi.training.views import VIEWS, get_view
+
+DIM = 8
+fabric = pytest.mark.skipif(find_spec("lightning_fabric") is None, reason="lightning_fabric is not installed")
+
+
+def splits(rate: float = 0.0, rows: int = 96, task: str = "classification", seed: int = 1) -> Splits:
+    """64 training rows of 96, with holes at this rate."""
+    train, val, test = toy(task, rows=rows, dim=5).split()
+    return Splits(train.with_missing(mcar(rate), seed=seed) if rate else train, val, test)
+
+
+def build(key: str, schema: Schema, **hyper: Any) -> Pipeline:
+    """Untrained, always from the same random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create(key, schema, **({"hidden": DIM} if key == "early_fusion" else {"dim": DIM}), **hyper)
+
+
+def fit(pipeline: Pipeline, data: Splits, cls: type[Trainer] = Trainer, **options: Any) -> Trainer:
+    trainer = cls(**{"epochs": 1, "batch_size": 16, "progress": False, **options})
+    trainer.fit(pipeline, data)
+    return trainer
+
+
+def weights(pipeline: Pipeline) -> dict[str, Tensor]:
+    return {name: t.clone() for name, t in pipeline.state_dict().items()}
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+class Spy(Model):
+    """Notes every batch that it is trained on."""
+
+    def __init__(self, schema: Schema, *stages: Stage, encoders: Any = None) -> None:
+        super().__init__(schema, DIM, encoders)
+        self.plan, self.log = stages or (Stage("train"),), []
+
+    plan: tuple[Stage, ...]
+    log: list[tuple[str, Batch, Batch | None]]
+
+    def stages(self) -> list[Stage]:
+        return list(self.plan)
+
+    def step(self, batch: Batch, side: Batch | None = None) -> Step:
+        self.log.append((self.clock.stage, batch, side))
+        return super().step(batch)
+
+    def rows(self, stage: str) -> list[int]:
+        """Row ids of a stage in the order in which they came."""
+        return [int(i) for name, batch, _ in self.log if name == stage for i in batch.index]
+
+
+def ids(data: Any, rows: str) -> list[int]:
+    return sorted(data.index[data.positions(rows)].tolist())
+
+
+# stages -------------------------------------------------------------------------------------------------------------
+def test_stages_come_in_order_with_their_share_of_the_epochs_and_their_rows() -> None:
+    data = splits(0.4)
+    names = ("all", "complete", "incomplete", "has:m1", "val")
+    model = Spy(data.train.schema, *(Stage(rows, 2.0 if rows == "all" else 1.0, rows=rows) for rows in names))
+    trainer = fit(Pipeline(model), data, epochs=6)
+    assert list(dict.fromkeys(name for name, _, _ in model.log)) == list(names)
+    assert [r["stage"] for r in trainer.history] == ["all", "all", "complete", "incomplete", "has:m1", "val"]
+    assert sorted(model.rows("all")) == sorted(2 * ids(data.train, "all"))
+    assert model.rows("all")[:64] != model.rows("all")[64:], "each epoch has an order of its own"
+    for rows in names[1:4]:
+        assert sorted(model.rows(rows)) == ids(data.train, rows), rows
+    assert sorted(model.rows("val")) == ids(data.val, "all")
+
+
+def test_every_stage_gets_an_epoch_however_small_its_share() -> None:
+    model = Spy(toy(rows=96, dim=5).schema, Stage("long", 100), Stage("short", 0.01))
+    fit(Pipeline(model), splits(), epochs=2)
+    assert {name for name, _, _ in model.log} == {"long", "short"}
+
+
+def test_a_side_batch_is_as_large_as_the_batch_and_of_the_rows_asked_for() -> None:
+    data = splits(0.4)
+    schema = data.train.schema
+    for rows in ("complete", "incomplete", "val"):
+        model = Spy(schema, Stage("train", side=rows))
+        fit(Pipeline(model), data, batch_size=15)
+        sides = [side for _, _, side in model.log]
+        assert [len(s) for s in sides if s is not None] == [len(batch) for _, batch, _ in model.log]
+        seen = [int(i) for side in sides if side is not None for i in side.index]
+        pool = ids(data.val, "all") if rows == "val" else ids(data.train, rows)
+        assert set(seen) <= set(pool)
+        assert max(map(seen.count, pool)) - min(map(seen.count, pool)) <= 1, "rows are used up before any comes twice"
+    without = Spy(schema)
+    fit(Pipeline(without), data)
+    assert all(side is None for _, _, side in without.log)
+
+
+def test_a_view_drops_from_what_is_observed_and_keeps_it_in_truth() -> None:
+    data = splits(0.3)
+    model = Spy(data.train.schema, Stage("natural"), Stage("proper", view="proper"), Stage("own", view=_first_only))
+    fit(Pipeline(model), data, epochs=3)
+    for stage, batch, _ in model.log:
+        given = data.train.present[torch.tensor([data.train.index.tolist().index(int(i)) for i in batch.index])]
+        if stage == "natural":
+            assert batch.truth is None
+            assert torch.equal(batch.present, given)
+            continue
+        assert batch.truth is not None
+        assert torch.equal(batch.truth.present, given)
+        if stage == "own":
+            assert torch.equal(batch.present, given & torch.tensor([True, False, False]))
+        else:
+            assert bool(((given.sum(1) < 2) | (batch.present.sum(1) < given.sum(1))).all())
+
+
+def _first_only(batch: Batch, source: torch.Generator) -> Tensor:
+    return torch.tensor([True, False, False]).expand(batch.present.shape)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (Stage("late", train=("no_such.*",)), ConfigError, r"'late' of Spy: 'no_such\.\*' matches none.*encoders"),
+        (Stage("late", train=("*", "task_heat.*")), ConfigError, "'task_heat"),
+        (Stage("late", view="subset"), UnknownName, "view 'subset'; did you mean 'subsets'"),
+        (
+            Stage("late", rows="unlabelled"),
+            DataError,
+            r"'late' needs 'unlabelled' rows.*64 rows, 64 complete, 64 labelled",
+        ),
+        (Stage("late", side="incomplete"), DataError, "'late' needs 'incomplete' rows"),
+        (Stage("late", rows="has:m7"), UnknownName, "modality 'm7'"),
+    ],
+)
+def test_what_a_late_stage_would_stumble_over_is_said_before_the_first_step(
+    bad: Stage, error: type[Exception], words: str
+) -> None:
+    data = splits()
+    model = Spy(data.train.schema, Stage("early"), bad)
+    pipeline = Pipeline(model)
+    before = weights(pipeline)
+    with pytest.raises(error, match=words):
+        fit(pipeline, data)
+    assert model.log == []
+    assert differing(before, weights(pipeline)) == []
+
+
+@pytest.mark.parametrize("key", ["mmin", "kd_mm", "smil"])
+def test_a_method_that_needs_complete_rows_says_so_before_it_trains_anything(key: str) -> None:
+    data = splits()
+    train = data.train.with_missing(parse_mechanism("mcar(0.4)"), seed=1)  # type: ignore[attr-defined]
+    train = train.subset(train.positions("incomplete"))
+    pipeline = build(key, train.schema)
+    before = weights(pipeline)
+    counts = rf"{len(train)} rows, 0 complete, {len(train)} labelled"
+    with pytest.raises(DataError, match=rf"{key}: stage '\w+' needs 'complete' rows.*{counts}"):
+        fit(pipeline, Splits(train, data.val))
+    assert set(differing(before, weights(pipeline))) <= {"model.prior"}
+
+
+def test_only_the_named_parameters_move_and_flags_are_as_before() -> None:
+    data = splits()
+    model = Spy(data.train.schema, Stage("head", train=("task_head.*",)), Stage("first", train=("encoders.m0.*",)))
+    model.encoders["m1"].requires_grad_(False)
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    at_stage: dict[str, dict[str, Tensor]] = {}
+    model.prepare = lambda _, stage: at_stage.update({stage.name: weights(pipeline)})  # type: ignore[method-assign]
+    pipeline = Pipeline(model)
+    fit(pipeline, data, epochs=2)
+    moved = differing(at_stage["head"], at_stage["first"])
+    assert moved
+    assert all(name.startswith("model.task_head.") for name in moved)
+    moved = differing(at_stage["first"], weights(pipeline))
+    assert moved
+    assert all(name.startswith("model.encoders.m0.") for name in moved)
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_was_frozen_before_stays_frozen_though_a_stage_names_it() -> None:
+    data = splits()
+    model = Spy(data.train.schema)
+    model.encoders.requires_grad_(False)
+    before = weights(Pipeline(model))
+    fit(Pipeline(model), data)
+    assert all(n.startswith(("model.task_head", "model.prior")) for n in differing(before, weights(Pipeline(model))))
+    model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="'train' of Spy: all parameters that it names are frozen"):
+        fit(Pipeline(model), data)
+
+
+def test_a_loss_that_reaches_nothing_that_moves_is_refused() -> None:
+    data = splits()
+    model = Spy(data.train.schema, Stage("head", train=("encoders.*",)))
+    model.step = lambda batch, side=None: Step({"task": model.task_head.linear.bias.sum()})  # type: ignore
+    with pytest.raises(ConfigError, match="'head': its losses reach none"):
+        fit(Pipeline(model), data)
+    model.step = lambda batch, side=None: Step({})  # type: ignore
+    with pytest.raises(ConfigError, match="'head': its step brings no loss"):
+        fit(Pipeline(model), data)
+
+
+def test_a_frozen_normaliser_keeps_its_statistics() -> None:
+    own = nn.Sequential(nn.Linear(5, DIM), nn.BatchNorm1d(DIM), nn.Dropout(0.5))
+    data = splits()
+    model = Spy(data.train.schema, Stage("head", train=("task_head.*",)), Stage("all"), encoders={"m0": own})
+    seen: dict[str, tuple[bool, Tensor]] = {}
+    norm = model.encoders["m0"].module[1]  # type: ignore[union-attr,index]
+
+    def watch(stage: str) -> None:
+        seen[stage] = (norm.training, norm.running_mean.clone())
+
+    original = model.step
+    model.step = lambda batch, side=None: (original(batch), watch(model.clock.stage))[0]  # type: ignore[method-assign]
+    model.on_epoch = lambda data: model.encode_rows(data.train)  # type: ignore[method-assign,assignment]
+    fit(Pipeline(model), data, epochs=2)
+    assert seen["head"][0] is False
+    assert not bool(seen["head"][1].any())
+    assert seen["all"][0] is True
+    assert bool(seen["all"][1].any())
+
+
+class Shift(Restorer):
+    """Adds a learned number to the first modality; wants it to be 3."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.zeros(1))
+
+    def stages(self) -> list[Stage]:
+        return [Stage("mend")]
+
+    def restore(self, batch: Batch) -> Batch:
+        return replace(batch, inputs={**batch.inputs, "m0": batch.inputs["m0"] + self.by})
+
+    def step(self, batch: Batch, side: Batch | None = None) -> Step:
+        return Step({"mend": (self.by - 3).square().sum()})
+
+
+def test_a_restorer_is_trained_before_the_model_and_alone() -> None:
+    data = splits()
+    model = Spy(data.train.schema)
+    pipeline = Pipeline(model, restore=Shift(data.train.schema))
+    trainer = fit(pipeline, data, epochs=3, lr=0.1)
+    assert [r["stage"] for r in trainer.history] == ["mend"] * 3 + ["train"] * 3
+    by = float(pipeline.restore.by.detach())  # type: ignore[union-attr,arg-type]
+    assert by > 0.2
+    stage, batch, _ = model.log[0]
+    place = data.train.index.tolist().index(int(batch.index[0]))
+    given = data.train.batch(torch.tensor([place])).inputs["m0"][0]
+    assert stage == "train"
+    assert torch.allclose(batch.inputs["m0"][0], given + by)
+    assert not any("val/" in key for r in trainer.history[:3] for key in r), "epochs are chosen in the last stage only"
+
+
+class Closed(Model):
+    """A head in closed form: the mean of each class."""
+
+    def __init__(self, schema: Schema, rows: str = "all") -> None:
+        super().__init__(schema, DIM)
+        self.where, self.solved = rows, []
+
+    solved: list[list[int]]
+
+    def stages(self) -> list[Stage]:
+        return [Stage("first"), Stage("closed", rows=self.where, solve=True), Stage("last")]
+
+    def solve(self, features: Features, batch: Batch) -> None:
+        assert not self.training
+        assert len(features.present) == len(batch)
+        self.solved.append(sorted(batch.index.tolist()))
+
+
+@pytest.mark.parametrize("rows", ["all", "complete", "val"])
+def test_a_closed_form_gets_all_rows_of_its_stage_at_once(rows: str) -> None:
+    data = splits(0.3)
+    model = Closed(data.train.schema, rows)
+    trainer = fit(Pipeline(model), data, epochs=3)
+    assert model.solved == [ids(data.val, "all") if rows == "val" else ids(data.train, rows)]
+    assert [r["stage"] for r in trainer.history] == ["first", "last"]
+
+
+def test_the_clock_runs_from_zero_to_one_in_each_stage() -> None:
+    data = splits()
+    model = Spy(data.train.schema, Stage("a"), Stage("b"))
+    ticks: dict[str, list[float]] = {"a": [], "b": []}
+    epochs: list[int] = []
+    original = model.step
+
+    def step(batch: Batch, side: Batch | None = None) -> Step:
+        ticks[model.clock.stage].append(model.clock.progress)
+        epochs.append(model.clock.epoch)
+        return original(batch)
+
+    model.step = step  # type: ignore[method-assign]
+    fit(Pipeline(model), data, epochs=4)
+    for seen in ticks.values():
+        assert seen == [i / 8 for i in range(8)]
+    assert epochs == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+    assert (model.clock.stage, model.clock.epoch, model.clock.progress) == ("b", 1, 1.0)
+    assert not model.training
+
+
+# views --------------------------------------------------------------------------------------------------------------
+def crowd(present: list[list[bool]], copies: int) -> Batch:
+    here = torch.tensor(present).repeat(copies, 1)
+    return Batch(tuple(f"m{i}" for i in range(here.shape[1])), {}, here, torch.arange(len(here)))
+
+
+def counts(kept: Tensor) -> dict[tuple[bool, ...], int]:
+    found: dict[tuple[bool, ...], int] = {}
+    for row in kept.tolist():
+        found[tuple(row)] = found.get(tuple(row), 0) + 1
+    return found
+
+
+@pytest.mark.parametrize(("view", "allowed"), [("subsets", (1, 2, 3)), ("proper", (1, 2)), ("one", (1,))])
+def test_every_allowed_subset_is_equally_likely(view: str, allowed: tuple[int, ...]) -> None:
+    n = 8400
+    kept = VIEWS[view](crowd([[True] * 3], n), generator("test", view))
+    expected = [s for s in itertools.product([False, True], repeat=3) if sum(s) in allowed]
+    found = counts(kept)
+    assert set(found) == set(expected)
+    share = n / len(expected)
+    surprise = sum((found[s] - share) ** 2 / share for s in expected)  # chi-squared, at most 6 degrees of freedom
+    assert surprise < 22.5, found
+
+
+def test_subsets_are_those_of_what_a_row_has() -> None:
+    rows = [[True, False, True], [False, True, False], [False, False, False]]
+    kept = VIEWS["subsets"](crowd(rows, 3000), generator("test")).unflatten(0, (-1, 3))
+    found = counts(kept[:, 0])
+    assert set(found) == {(True, False, True), (True, False, False), (False, False, True)}
+    assert all(abs(n - 1000) < 120 for n in found.values())
+    assert counts(kept[:, 1]) == {(False, True, False): 3000}
+    assert counts(kept[:, 2]) == {(False, False, False): 3000}
+    proper = counts(VIEWS["proper"](crowd(rows, 3000), generator("test")).unflatten(0, (-1, 3))[:, 0])
+    assert set(proper) == {(True, False, False), (False, False, True)}
+
+
+patterns = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize("view", list(VIEWS))
+@settings(max_examples=25, deadline=None)
+@forall(rows=patterns, seed=st.integers(0, 10**6))
+def test_a_view_never_adds_and_never_drops_everything(view: str, rows: list[list[bool]], seed: int) -> None:
+    batch = crowd(rows, 1)
+    before = batch.present.clone()
+    kept = VIEWS[view](batch, generator(seed))
+    assert torch.equal(batch.present, before)
+    assert not bool((kept & ~before).any())
+    assert torch.equal(kept.any(1), before.any(1))
+    assert torch.equal(kept, VIEWS[view](batch, generator(seed))), "a view follows from its generator alone"
+
+
+def test_a_view_of_one_s_own_is_taken_as_it_is() -> None:
+    assert get_view(_first_only) is _first_only
+    assert get_view("natural")(batch := crowd([[True, False]], 1), generator(0)) is batch.present
+
+
+# sampling -----------------------------------------------------------------------------------------------------------
+@settings(max_examples=60, deadline=None)
+@forall(rows=st.integers(1, 70), size=st.integers(1, 20))
+def test_an_epoch_has_each_row_once_and_no_batch_of_a_lonely_row(rows: int, size: int) -> None:
+    positions = torch.arange(rows) * 3
+    batches = list(epoch_batches(positions, size, generator(rows)))
+    assert torch.cat(batches).sort().values.tolist() == positions.tolist()
+    assert len(batches) == count_batches(rows, size)
+    if rows > 1 and size > 1:
+        assert min(map(len, batches)) > 1
+    assert max(map(len, batches)) <= size + 1
+
+
+@settings(max_examples=40, deadline=None)
+@forall(rows=st.integers(1, 9), sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8))
+def test_side_batches_use_up_all_rows_before_any_comes_twice(rows: int, sizes: list[int]) -> None:
+    batches = list(endless(torch.arange(rows), sizes, generator(0)))
+    assert [len(b) for b in batches] == sizes
+    seen = torch.cat(batches).bincount(minlength=rows)
+    assert int(seen.max() - seen.min()) <= 1
+
+
+def test_a_generator_follows_from_its_key() -> None:
+    def draw(*key: object) -> int:
+        return int(torch.randint(2**40, (1,), generator=generator(*key)))
+
+    assert draw(1, "view") == draw(1, "view")
+    assert len({draw(1, "view"), draw(2, "view"), draw(1, "rows"), draw(1, "view", 0)}) == 4
+    assert generator(0, 1, "rows").initial_seed() == 62632664698248317, "a run of last year must be repeatable"
+
+
+def test_reading_ahead_changes_nothing_and_passes_errors_on() -> None:
+    data = toy(rows=24, dim=5)
+    order = list(torch.arange(24).flip(0).split(5))
+    plain = [b.index.tolist() for b in feed(data, order)]
+
+    class Slow(TensorSource):
+        def read(self, rows: Tensor) -> Batch:
+            if self.broken and 3 in rows:
+                raise DataError("row 3 is broken")
+            return super().read(rows)
+
+        broken = False
+
+    source = data.source
+    assert isinstance(source, TensorSource)
+    lazy = Slow(data.schema, source._all)
+    other = Dataset(lazy)
+    other.corruptions = ((_Same(), None),)  # so that it is read in a thread
+    assert [b.index.tolist() for b in feed(other, order)] == plain == [o.tolist() for o in order]
+    lazy.broken = True
+    with pytest.raises(DataError, match="row 3"):
+        list(feed(other, order))
+
+
+class _Same:
+    def apply(self, batch: Batch, plan: Any) -> Batch:
+        return batch
+
+
+def test_fast_weights_are_one_step_of_descent_that_can_be_differentiated() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    loss = layer.weight.square().sum()
+    fast = fast_weights(layer, loss, 0.25)
+    assert torch.allclose(fast["weight"], layer.weight * 0.5)
+    (slope,) = torch.autograd.grad(fast["weight"].sum(), layer.weight)
+    assert torch.allclose(slope, torch.full_like(slope, 0.5))
+    with pytest.raises(ConfigError, match="over bias moves no parameter of Linear"):
+        fast_weights(layer, layer.weight.sum(), 1.0, only=("bias",))
+
+
+# descent ------------------------------------------------------------------------------------------------------------
+def descended(train: Splits, **options: Any) -> dict[str, Tensor]:
+    pipeline = build("mean_fusion", train.train.schema)
+    fit(pipeline, train, **{"optimizer": "sgd", "schedule": "constant", "clip": 0, "lr": 0.1, **options})
+    return weights(pipeline)
+
+
+def fixed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last epoch is kept, whatever validation says."""
+    monkeypatch.setattr(Trainer, "validate", lambda self, pipeline, data: (math.nan, 1, "none"))
+
+
+@pytest.mark.parametrize("rows", [64, 56], ids=["full groups", "a last group of three"])
+def test_accumulated_batches_are_one_large_batch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed(None, monkeypatch)
+    data = splits()
+    data = Splits(data.train.subset(torch.arange(rows)), data.val)
+    large = descended(data, batch_size=32, epochs=2)
+    small = descended(data, batch_size=8, accumulate=4, epochs=2)
+    for name, tensor in large.items():
+        assert torch.allclose(tensor, small[name], rtol=0, atol=1e-6), name
+    alone = descended(data, batch_size=8, epochs=2)
+    assert max(float((alone[n] - t).abs().max()) for n, t in large.items()) > 1e-3, "eight rows a step are not the same"
+
+
+class Counting(Trainer):
+    """Counts batches, steps of the optimiser, and notes its rates."""
+
+    def _update(self, losses: dict[str, Tensor], batch: Batch, stage: Stage, *rest: Any) -> None:
+        self.batches = getattr(self, "batches", 0) + 1
+        super()._update(losses, batch, stage, *rest)
+        if rest[1]:
+            self.rates = [*getattr(self, "rates", []), rest[2].param_groups[0]["lr"]]
+
+
+def test_no_gradient_is_left_over_where_batches_do_not_fill_a_group() -> None:
+    data = splits()
+    data = Splits(data.train.subset(torch.arange(49)), data.val)  # batches of 16, 16 and 17
+    model = Spy(data.train.schema)
+    updates: list[int] = []
+    model.on_update = lambda: updates.append(len(model.log))  # type: ignore[method-assign]
+    trainer = fit(Pipeline(model), data, Counting, accumulate=2, epochs=2)
+    assert [len(batch) for _, batch, _ in model.log] == [16, 16, 17] * 2
+    assert len(trainer.rates) == 4
+    assert updates == [2, 3, 5, 6], "on_update follows steps of the optimiser"
+
+
+def test_the_mean_loss_of_an_epoch_is_in_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = splits()
+    data = Splits(data.train.subset(torch.arange(49)), data.val)
+    model = Spy(data.train.schema)
+    values = iter([1.0, 2.0, 6.0])
+    model.step = lambda batch, side=None: Step({"mine": next(values) + 0 * model(batch).output.sum()})  # type: ignore
+    trainer = fit(Pipeline(model), data)
+    assert trainer.history[0]["loss/mine"] == pytest.approx(3.0)
+
+
+def test_the_rate_falls_along_a_cosine_in_each_stage_or_not_at_all() -> None:
+    data = splits()
+    schema = data.train.schema
+    trainer = fit(Pipeline(Spy(schema, Stage("a"), Stage("b"))), data, Counting, epochs=4, lr=0.01)
+    half = [0.01 * 0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
+    assert trainer.rates == pytest.approx(half * 2)
+    trainer = fit(Pipeline(Spy(schema)), data, Counting, epochs=2, lr=0.01, schedule="constant")
+    assert trainer.rates == [0.01] * 8
+
+
+@pytest.mark.parametrize("clip", [0.05, 0.0])
+def test_the_gradient_is_clipped_to_its_norm(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed(None, monkeypatch)
+    data = splits()
+    data = Splits(data.train.subset(torch.arange(16)), data.val)
+    pipeline = build("mean_fusion", data.train.schema)
+    before = {n: p.detach().clone() for n, p in pipeline.named_parameters()}
+    options: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0, "lr": 0.1}
+    fit(pipeline, data, clip=clip, **options)
+    moved = torch.cat([((before[n] - p.detach()) / 0.1).flatten() for n, p in pipeline.named_parameters()]).norm()
+    assert (float(moved) == pytest.approx(clip, rel=1e-3)) if clip else (float(moved) > 0.2)
+
+
+def test_biases_and_gains_do_not_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed(None, monkeypatch)
+    data = splits()
+    model = Spy(data.train.schema)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    model.step = lambda batch, side=None: Step({"none": 0 * sum(p.sum() for p in model.parameters())})  # type: ignore
+    fit(Pipeline(model), data, lr=0.1, weight_decay=0.5)
+    for name, p in model.named_parameters():
+        if p.ndim > 1:
+            assert float(p.detach().norm()) < 0.95 * float(before[name].norm()), name
+        else:
+            assert torch.equal(p, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0), ("batch_size", 0), ("accumulate", 0), ("devices", 0), ("lr", 0.0), ("lr", math.nan), ("patience", 0),
+        ("optimizer", "adagrad"), ("schedule", "linear"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Trainer(**{name: value})
+
+
+# choosing the epoch -------------------------------------------------------------------------------------------------
+class Scripted(Trainer):
+    """Validation gives these scores, whatever the model does."""
+
+    def script(self, scores: list[float], sign: int = 1) -> Scripted:
+        self.scores, self.sign, self.seen = iter(scores), sign, []
+        return self
+
+    def validate(self, pipeline: Pipeline, data: Any) -> tuple[float, int, str]:
+        self.seen.append(weights(pipeline))
+        return next(self.scores), self.sign, "score"
+
+
+def scripted(scores: list[float], sign: int = 1, **options: Any) -> tuple[Scripted, Pipeline]:
+    data = splits()
+    pipeline = Pipeline(Spy(data.train.schema, Stage("first"), Stage("last")))
+    trainer = Scripted(epochs=2 * len(scores), batch_size=32, progress=False, **options).script(scores, sign)
+    trainer.fit(pipeline, data)
+    return trainer, pipeline
+
+
+@pytest.mark.parametrize(
+    ("scores", "sign", "best"),
+    [
+        ([0.1, 0.9, 0.5, 0.2], 1, 1),
+        ([0.1, 0.9, 0.5, 0.2], -1, 0),
+        ([0.5, 0.7, 0.7, 0.1], 1, 2),
+        ([math.nan, 0.3, math.nan, 0.2], 1, 1),
+        ([-5.0, -4.0, -9.0, -9.0], 1, 1),
+        ([math.nan, math.nan, math.nan, math.nan], 1, 3),
+        ([math.inf, 0.5, 0.6, math.inf], 1, 2),
+    ],
+    ids=["highest", "lowest", "the later of equal ones", "not a number", "negative", "none: the last", "infinite"],
+)
+def test_the_best_epoch_is_restored(scores: list[float], sign: int, best: int) -> None:
+    trainer, pipeline = scripted(scores, sign)
+    assert len(trainer.seen) == 4
+    assert differing(trainer.seen[best], weights(pipeline)) == []
+    assert differing(trainer.seen[best], trainer.seen[best - 1]), "epochs differ, so the choice can be seen"
+    assert [r["val/score"] for r in trainer.history[-4:]] == pytest.approx(scores, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "epochs"),
+    [
+        ([0.1, 0.9, 0.5, 0.2, 1.0, 1.0], 2, 4),
+        ([0.1, 0.9, 0.5, 1.0, 0.2, 0.2], 2, 6),
+        ([0.5, 0.4, 0.6, 0.7], 1, 2),
+        ([0.5, 0.5, 0.5, 0.5, 0.5], 2, 3),
+        ([math.nan, math.nan, math.nan, math.nan], 3, 3),
+        ([0.1, 0.9, 0.5, 0.2], None, 4),
+    ],
+)
+def test_the_last_stage_ends_after_so_many_epochs_without_a_better_score(
+    scores: list[float], patience: int | None, epochs: int
+) -> None:
+    trainer, _ = scripted(scores, patience=patience)
+    assert len(trainer.seen) == epochs
+
+
+def test_validation_reads_labelled_rows_in_natural_view_and_leaves_no_trace() -> None:
+    data = splits()
+    val = data.val.with_missing(mcar(0.5), seed=3)  # type: ignore[attr-defined]
+    pipeline = build("mean_fusion", val.schema).train()
+    pipeline.model.encoders["m1"].eval()
+    trainer = fit(build("mean_fusion", val.schema), data)
+    score, sign, name = trainer.validate(pipeline, val)
+    assert (sign, name) == (1, "accuracy")
+    assert pipeline.model.training
+    assert not pipeline.model.encoders["m1"].training
+    batch = val.batch(val.positions("all"))
+    with torch.no_grad():
+        by_hand = (pipeline.eval().model(batch).output.argmax(1) == batch.target).float().mean()
+    assert score == pytest.approx(float(by_hand))
+    regression = splits(task="regression")
+    _, sign, name = trainer.validate(build("mean_fusion", regression.val.schema), regression.val)
+    assert (sign, name) == (-1, "mae")
+
+
+# errors -------------------------------------------------------------------------------------------------------------
+def test_a_loss_that_is_not_finite_names_the_rows_of_its_batch() -> None:
+    data = splits()
+    model = Spy(data.train.schema)
+    bad = int(data.train.index[37])
+    original = model.step
+
+    def step(batch: Batch, side: Batch | None = None) -> Step:
+        factor = math.nan if bad in batch.index else 1.0
+        return Step({"task": original(batch).total * factor, "other": original(batch).total})
+
+    model.step = step  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLoss, match=r"'train', epoch 1 \(task=nan, other=\d") as caught:
+        fit(Pipeline(model), data)
+    batch = model.log[-1][1]
+    assert caught.value.rows == batch.index.tolist()
+    assert bad in caught.value.rows
+    assert len(caught.value.rows) == 16
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def changed(change: Callable[[Dataset], Any], rows: int = 96) -> Splits:
+    data = toy(rows=rows, dim=5)
+    change(data)
+    return Splits(*data.split())
+
+
+def test_rows_with_nothing_are_left_out_with_a_warning() -> None:
+    data = changed(lambda d: d.source.present[5:8].fill_(False))
+    model = Spy(data.train.schema)
+    with pytest.warns(UserWarning, match="3 training rows hold nothing at all and are left out"):
+        fit(Pipeline(model), data)
+    assert sorted(model.rows("train")) == [i for i in range(64) if i not in (5, 6, 7)]
+
+
+def test_unlabelled_rows_are_no_obstacle_and_change_no_weight() -> None:
+    def strip(data: Dataset) -> None:
+        data.source.target_present = torch.arange(96) % 4 > 0
+        source = data.source
+        assert isinstance(source, TensorSource)
+        source._all.target_present = data.source.target_present
+
+    data = changed(strip)
+    model = Spy(data.train.schema, Stage("all"), Stage("labelled", rows="labelled"), Stage("rest", rows="unlabelled"))
+    pipeline = Pipeline(model)
+    at_stage: dict[str, dict[str, Tensor]] = {}
+    model.prepare = lambda _, stage: at_stage.update({stage.name: weights(pipeline)})  # type: ignore[method-assign]
+    trainer = fit(pipeline, data, epochs=3, weight_decay=0.0)
+    assert sorted(model.rows("labelled")) == [i for i in range(64) if i % 4]
+    assert sorted(model.rows("rest")) == [i for i in range(64) if not i % 4]
+    assert trainer.history[2]["loss/task"] == 0
+    assert differing(at_stage["rest"], weights(pipeline)) == []
+    assert differing(at_stage["labelled"], at_stage["rest"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.source.target.fill_(2), "a single class"),
+        (lambda d: d.source.target_present.fill_(False), "every label of the training rows is missing"),
+        (lambda d: setattr(d.source, "target", None), "no target column"),
+        (lambda d: d.source.present[:64, 1].fill_(False), "modality 'm1' is absent in all 64 training rows"),
+    ],
+)
+def test_data_that_nothing_can_be_learned_from_is_refused(change: Callable[[Dataset], Any], words: str) -> None:
+    data = changed(change)
+    model = Spy(data.train.schema)
+    with pytest.raises(DataError, match=words):
+        fit(Pipeline(model), data)
+    assert model.log == []
+
+
+def test_data_of_another_shape_is_refused() -> None:
+    pipeline = build("mean_fusion", splits().train.schema)
+    other = toy("regression", rows=96, dim=5)
+    with pytest.raises(ConfigError, match=r"made for m0, m1, m2 \(classification\), the data has .* \(regression\)"):
+        fit(pipeline, Splits(*other.split()))
+    with pytest.raises(ConfigError, match="the data has m0, m1"):
+        fit(pipeline, Splits(*toy(rows=96, modalities=2, dim=5).split()))
+
+
+@pytest.mark.parametrize("key", ["mean_fusion", "mmin", "kd_mm", "ccm"])
+def test_what_a_simulator_hid_is_not_shown_to_methods_that_must_not_see_it(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = splits()
+    seen = data.train.with_missing(mcar(0.3), seed=1, keep="truth")  # type: ignore[attr-defined]
+    pipeline = build(key, seen.schema)
+    with pytest.raises(ConfigError, match="sees_hidden"):
+        fit(pipeline, Splits(seen, data.val))
+    with pytest.raises(ConfigError, match="sees_hidden"):
+        fit(pipeline, Splits(seen.subset(torch.arange(40)), data.val))
+    cls = METHODS[key]
+    monkeypatch.setattr(cls, "card", replace(cls.card, sees_hidden=True))
+    fit(pipeline, Splits(seen, data.val))
+
+
+def test_hidden_slots_reach_losses_only_where_they_were_kept() -> None:
+    data = splits()
+    for keep in ("truth", "nothing"):
+        train = data.train.with_missing(mcar(0.3), seed=1, keep=keep)  # type: ignore[attr-defined]
+        model = Spy(train.schema)
+        fit(Pipeline(model), Splits(train, data.val))
+        truths = [batch.truth for _, batch, _ in model.log]
+        assert all((t is not None) == (keep == "truth") for t in truths)
+
+
+# seeds --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("key", ["mmin", "smil"])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(key: str) -> None:
+    data = splits(0.3)
+    found = []
+    for seed in (0, 0, 1):
+        pipeline = build(key, data.train.schema)
+        torch.rand(seed + len(found))  # what was drawn before must not matter
+        trainer = fit(pipeline, data, epochs=2, seed=seed)
+        found.append((weights(pipeline), trainer.history))
+    assert differing(found[0][0], found[1][0]) == []
+    assert found[0][1] == found[1][1]
+    assert differing(found[0][0], found[2][0])
+
+
+@pytest.mark.parametrize("key", ["smil", "kd_mm", "ccm"])
+def test_fitting_leaves_every_global_generator_as_it_was(key: str) -> None:
+    data = splits(0.3)
+    pipeline = build(key, data.train.schema)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    fit(pipeline, data)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+    assert random.getstate() == before[2]
+
+
+# going on after a stop ----------------------------------------------------------------------------------------------
+class Stopped(Trainer):
+    """Is interrupted in its n-th batch, and counts them."""
+
+    stop_in: int | None = None
+    batches = 0
+
+    def _update(self, losses: dict[str, Tensor], batch: Batch, stage: Stage, *rest: Any) -> None:
+        self.batches += 1
+        if self.batches == self.stop_in:
+            raise KeyboardInterrupt
+        super()._update(losses, batch, stage, *rest)
+
+
+class Keeps(Model):
+    """A bank of features whose size depends on the data, and one that it adds to in training."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__(schema, DIM)
+        self.register_buffer("bank", None)
+        self.register_buffer("seen", torch.zeros(0))
+
+    def stages(self) -> list[Stage]:
+        return [Stage("first"), Stage("second")]
+
+    def prepare(self, data: Splits, stage: Stage) -> None:
+        if stage.name == "second":
+            self.bank = self.encode_rows(data.train, "complete").flat()
+
+    def on_epoch(self, data: Splits) -> None:
+        self.seen = torch.cat([self.seen, torch.rand(1)])
+
+    def fuse(self, features: Features) -> Fused:
+        fused = super().fuse(features).pooled()
+        return Fused.vector(fused if self.bank is None else fused + self.bank.mean() + self.seen.mean())
+
+
+RESUMED = ("mmin", "kd_mm", "smil", "ccm", "Keeps")
+EPOCHS = 4
+
+
+def made(key: str) -> Pipeline:
+    schema = splits().train.schema
+    if key != "Keeps":
+        return build(key, schema)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Pipeline(Keeps(schema))
+
+
+def stoppable(folder: Path | None, stop_in: int | None = None) -> Stopped:
+    trainer = Stopped(epochs=EPOCHS, batch_size=16, progress=False, checkpoint=folder)
+    trainer.stop_in = stop_in
+    return trainer
+
+
+@cache
+def undisturbed(key: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], int]:
+    """Weights, history and number of batches of a run that nothing interrupts and that keeps no checkpoint."""
+    pipeline, trainer = made(key), stoppable(None)
+    trainer.fit(pipeline, splits(0.3))
+    return weights(pipeline), trainer.history, trainer.batches
+
+
+def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop as soon as so many checkpoints are written."""
+    write, count = saved.write_checkpoint, itertools.count(1)
+
+    def stop(*args: Any) -> None:
+        write(*args)
+        if next(count) == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(saved, "write_checkpoint", stop)
+
+
+def test_a_run_that_is_not_interrupted_is_the_same_with_checkpoints_and_leaves_none(tmp_path: Path) -> None:
+    pipeline, trainer = made("mmin"), stoppable(tmp_path / "run")
+    trainer.fit(pipeline, splits(0.3))
+    assert differing(weights(pipeline), undisturbed("mmin")[0]) == []
+    assert trainer.history == undisturbed("mmin")[1]
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.7, 1.0])
+@pytest.mark.parametrize("key", RESUMED)
+def test_a_run_stopped_after_an_epoch_goes_on_bit_for_bit(
+    key: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, history, batches = undisturbed(key)
+    epochs = max(1, round(share * len(history)))
+    with monkeypatch.context() as patch:
+        interrupt_after(epochs, patch)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            stoppable(tmp_path).fit(made(key), splits(0.3))
+    (note,) = caught.value.__notes__
+    assert str(tmp_path / "checkpoint.safetensors") in note
+    assert "The same call goes on from there" in note
+    pipeline, trainer = made(key), stoppable(tmp_path)
+    trainer.fit(pipeline, splits(0.3))
+    assert differing(expected, weights(pipeline)) == []
+    assert trainer.history == history
+    assert trainer.batches < batches, "it started anew"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", RESUMED)
+def test_a_run_stopped_twice_in_the_middle_of_an_epoch_goes_on_bit_for_bit(key: str, tmp_path: Path) -> None:
+    expected, history, batches = undisturbed(key)
+    for stop in (batches // 2 + 1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            stoppable(tmp_path, stop).fit(made(key), splits(0.3))
+    pipeline, trainer = made(key), stoppable(tmp_path)
+    trainer.fit(pipeline, splits(0.3))
+    assert differing(expected, weights(pipeline)) == []
+    assert trainer.history == history
+    clocks = [part.clock for _, part in pipeline.named_parts()]
+    assert all(clock.progress == 1.0 for clock in clocks)
+
+
+def test_a_run_stopped_while_its_monitors_calibrate_trains_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(made("ccm").monitors[0]), "calibrate", stop)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            stoppable(tmp_path).fit(made("ccm"), splits(0.3))
+    assert "goes on from there" in caught.value.__notes__[0]
+    pipeline, trainer = made("ccm"), stoppable(tmp_path)
+    trainer.fit(pipeline, splits(0.3))
+    assert trainer.batches == 0
+    assert differing(undisturbed("ccm")[0], weights(pipeline)) == []
+
+
+def test_a_run_out_of_patience_is_not_given_more_by_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = splits()
+
+    def run(scores: list[float]) -> Scripted:
+        trainer = Scripted(epochs=6, batch_size=32, progress=False, patience=2, checkpoint=tmp_path).script(scores)
+        trainer.fit(build("mean_fusion", data.train.schema), data)
+        return trainer
+
+    with monkeypatch.context() as patch:
+        interrupt_after(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run([0.5, 0.9, 0.8, 0.7])
+    trainer = run([])
+    assert trainer.seen == []
+    assert len(trainer.history) == 4
+
+
+def test_a_stop_says_what_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        stoppable(None, 3).fit(made("mmin"), splits(0.3))
+    assert caught.value.__notes__ == ["Training was stopped; nothing was kept, since no checkpoint folder was given."]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        stoppable(tmp_path / "new", 2).fit(made("mmin"), splits(0.3))
+    assert "before the first epoch ended" in caught.value.__notes__[0]
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """The folder of a run of mmin that was stopped half way."""
+    with pytest.raises(KeyboardInterrupt):
+        stoppable(tmp_path, undisturbed("mmin")[2] // 2 + 1).fit(made("mmin"), splits(0.3))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: (made("ccm"), splits(0.3), {}),
+        lambda: (build("mmin", splits().train.schema, blocks=3), splits(0.3), {}),
+        lambda: (made("mmin"), splits(0.3, seed=2), {}),
+        lambda: (made("mmin"), splits(), {}),
+        lambda: (made("mmin"), splits(0.3), {"seed": 1}),
+        lambda: (made("mmin"), splits(0.3), {"epochs": 5}),
+        lambda: (made("mmin"), splits(0.3), {"lr": 0.5}),
+    ],
+    ids=["method", "argument", "mask", "data", "seed", "epochs", "rate"],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(stopped: Path, other: Callable[[], Any]) -> None:
+    pipeline, data, options = other()
+    before, content = weights(pipeline), (stopped / "checkpoint.safetensors").read_bytes()
+    settings = {"epochs": EPOCHS, "batch_size": 16, "progress": False, "checkpoint": stopped, **options}
+    with pytest.raises(ConfigError, match=r"belongs to a run with other data, method or settings; delete it"):
+        Trainer(**settings).fit(pipeline, data)
+    assert differing(before, weights(pipeline)) == []
+    assert (stopped / "checkpoint.safetensors").read_bytes() == content
+
+
+def _strip(content: bytes, path: Path) -> None:
+    save_file(load_file(path), path)  # the same tensors, and nothing said about them
+
+
+def _flip(content: bytes, path: Path) -> None:
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+
+
+def _renamed(content: bytes, path: Path) -> None:
+    path.write_bytes(content.replace(b'\\"epoch\\"', b'\\"epoxy\\"', 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content, path: path.write_bytes(b""),
+        lambda content, path: path.write_bytes(content[: len(content) // 2]),
+        lambda content, path: path.write_bytes(b"garbage" * 100),
+        lambda content, path: path.write_bytes(b"\x80\x04" + content[2:]),
+        _strip, _flip, _renamed,
+    ],
+    ids=["empty", "cut", "garbage", "header", "no metadata", "one byte", "position"],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_refused(stopped: Path, damage: Callable[[bytes, Path], Any]) -> None:
+    path = stopped / "checkpoint.safetensors"
+    damage(path.read_bytes(), path)
+    pipeline = made("mmin")
+    before = weights(pipeline)
+    with pytest.raises(ModelFileError, match=r"is damaged.*delete it to train from the start"):
+        stoppable(stopped).fit(pipeline, splits(0.3))
+    assert differing(before, weights(pipeline)) == []
+    path.unlink()
+    stoppable(stopped).fit(pipeline, splits(0.3))
+    assert differing(undisturbed("mmin")[0], weights(pipeline)) == []
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (stopped / "checkpoint.safetensors").read_bytes()
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            stoppable(stopped).fit(made("mmin"), splits(0.3))
+    assert [p.name for p in stopped.iterdir()] == ["checkpoint.safetensors"]
+    assert (stopped / "checkpoint.safetensors").read_bytes() == content
+
+
+def test_a_checkpoint_needs_no_registered_method_and_neither_does_training(tmp_path: Path) -> None:
+    data = splits()
+    pipeline = Pipeline(Spy(data.train.schema))
+    fit(pipeline, data)
+    fit(pipeline, data, checkpoint=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# where it runs ------------------------------------------------------------------------------------------------------
+@fabric
+def test_mixed_precision_trains_on_a_cpu() -> None:
+    data = splits(0.3)
+    pipeline = build("mmin", data.train.schema)
+    before = weights(pipeline)
+    dtypes: set[torch.dtype] = set()
+    pipeline.model.forward_imagination.transition[0].register_forward_hook(  # type: ignore[union-attr,index]
+        lambda module, args, out: dtypes.add(out.dtype) if module.training else None
+    )
+    trainer = fit(pipeline, data, precision="bf16-mixed", epochs=2)
+    assert all(math.isfinite(v) for r in trainer.history for k, v in r.items() if k.startswith("loss/"))
+    assert torch.bfloat16 in dtypes, "nothing was computed in bfloat16"
+    assert not torch.equal(before["model.task_head.linear.weight"], pipeline.model.task_head.linear.weight)  # type: ignore
+    assert all(t.dtype != torch.bfloat16 for t in weights(pipeline).values())
+
+
+@fabric
+def test_fabric_in_float32_is_plain_torch() -> None:
+    data = splits(0.3)
+    found = []
+    for precision in (None, "32-true"):
+        pipeline = build("mmin", data.train.schema)
+        fit(pipeline, data, precision=precision, epochs=2)
+        found.append(weights(pipeline))
+    assert all(torch.allclose(t, found[1][n], atol=1e-6) for n, t in found[0].items())
+
+
+def python(code: str, folder: Path, seconds: int = 120) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(code))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=seconds, env=environment, cwd=folder
+    )
+
+
+def test_one_device_in_float32_does_not_wait_for_fabric(tmp_path: Path) -> None:
+    done = python(
+        """
+        import sys
+        import torch
+        from kintsugi.core.data import Splits
+        from kintsugi.core.methods import create
+        from kintsugi.training.lab import toy
+        from kintsugi.training.trainer import Trainer
+
+        data = toy(rows=48, dim=5)
+        assert "torchmetrics" not in sys.modules, "torchmetrics is loaded before it is asked for"
+        Trainer(epochs=1, progress=False).fit(create("mean_fusion", data.schema, dim=8), Splits(*data.split()))
+        print(sorted({name.split(".")[0] for name in sys.modules} & {"lightning_fabric", "lightning", "rich"}))
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@fabric
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["mean_fusion", "mmin"])
+def test_two_processes_end_with_equal_weights_though_a_batch_lacks_a_modality(key: str, tmp_path: Path) -> None:
+    code = f"""
+        import hashlib, json, sys
+        import torch
+        from kintsugi.core.data import Splits
+        from kintsugi.core.methods import create
+        from kintsugi.training.lab import toy
+        from kintsugi.training.trainer import Trainer
+
+        data = toy(rows=96, dim=5)
+        if {key!r} == "mean_fusion":
+            data.source.present[:, 1] = False
+            data.source.present[:2, 1] = True  # in two of eight batches at most
+        torch.manual_seed(0)
+        pipeline = create({key!r}, data.schema, dim=8)
+        lacking = []
+
+        class Watched(Trainer):
+            def _update(self, losses, batch, *rest):
+                lacking.append(not bool(batch.present[:, 1].any()))
+                super()._update(losses, batch, *rest)
+
+        trainer = Watched(epochs=2, batch_size=8, devices=2, strategy="ddp", progress=False)
+        trainer.fit(pipeline, Splits(*data.split()))
+        state = pipeline.state_dict()
+        digest = hashlib.sha256(b"".join(state[n].numpy().tobytes() for n in sorted(state))).hexdigest()
+        finite = all(bool(torch.isfinite(t).all()) for t in state.values())
+        said = dict(digest=digest, finite=finite, batches=len(lacking), lacking=sum(lacking))
+        open(f"rank{{trainer._at.rank}}.json", "w").write(json.dumps(said))
+    """
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert one["digest"] == two["digest"]
+    assert one["finite"]
+    assert one["batches"] == two["batches"] > 0
+    if key == "mean_fusion":
+        assert one["lacking"] + two["lacking"] >= 12
+
+
+def shares(world: int, count: int) -> Iterator[list[int]]:
+    from kintsugi.training.devices import Devices
+
+    for rank in range(world):
+        at = Devices("cpu", 1, None, None)
+        at.world, at.rank = world, rank
+        yield [int(b[0]) for b in at.share(list(torch.arange(count).split(1)))]
+
+
+@pytest.mark.parametrize(("world", "count"), [(1, 5), (2, 8), (2, 7), (3, 2), (4, 4)])
+def test_every_process_gets_as_many_batches_and_no_batch_is_given_twice_where_there_are_enough(
+    world: int, count: int
+) -> None:
+    found = list(shares(world, count))
+    assert len({len(batches) for batches in found}) == 1
+    assert len(found[0]) == max(1, count // world)
+    if count >= world:
+        flat = [b for batches in found for b in batches]
+        assert len(set(flat)) == len(flat)
+
+
+def test_a_tiny_table_of_one_modality_can_be_learned() -> None:
+    schema = Schema((Modality("only", "vector", (2,)),), Classification(("a", "b")))
+    x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.1, 0.9]])
+    batch = Batch(("only",), {"only": x}, torch.ones(3, 1, dtype=torch.bool), torch.arange(3), torch.tensor([0, 1, 0]))
+    data = Dataset(TensorSource(schema, batch))
+    pipeline = build("mean_fusion", schema)
+    trainer = fit(pipeline, Splits(data, data), epochs=30, lr=0.01, batch_size=64)
+    assert trainer.history[-1]["loss/task"] < 0.5 * trainer.history[0]["loss/task"]
+    assert trainer.history[-1]["val/accuracy"] == 1.0
