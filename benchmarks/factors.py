@@ -16,7 +16,7 @@ import kintsugi as kg
 import torch
 from kintsugi.demo import METHODS as KEYS
 
-ROWS, EPOCHS = 6000, 30
+ROWS, EPOCHS = 10000, 20
 
 
 def score(key: str, synergy: float, seed: int) -> dict[str, float]:

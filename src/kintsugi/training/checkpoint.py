@@ -137,9 +137,11 @@ def find(folder: Path | None) -> Checkpoint | None:
 
 
 def discard(folder: Path | None) -> None:
-    """Training is done: the checkpoint goes."""
-    if folder is not None:
+    """Training is done: the checkpoint goes, and its folder if nothing else is in it."""
+    if folder is not None and folder.is_dir():
         (folder / f"{NAME}.safetensors").unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 __all__ = ["Checkpoint", "Position", "discard", "find", "write_checkpoint"]

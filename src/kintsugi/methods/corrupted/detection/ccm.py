@@ -67,7 +67,7 @@ class CCM(Model):
     off: ClassVar[dict[str, Any] | type[Part]]
 
     def __init__(
-        self, schema: Schema, dim: int = 32, latent: int = 24, beta: float = 3e-3,
+        self, schema: Schema, dim: int = 32, latent: int = 24, beta: float = 1e-2,
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(schema, dim, encoders, fused=HIDDEN)
@@ -86,12 +86,12 @@ class CCM(Model):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("represent", 0.7, train=("encoders.*", "experts.*", "decoders.*")),
-            Stage("task", 0.3, train=("trunk.*", "task_head.*")),
+            Stage("represent", 0.5, train=("encoders.*", "experts.*", "decoders.*")),
+            Stage("task", 0.5, train=("trunk.*", "task_head.*")),
         ]
 
     def prepare(self, data: Splits, stage: Stage) -> None:
-        """Mean and spread of what is reconstructed, over present training rows; one spread a modality: quiet pixels stay quiet."""
+        """Mean and spread of what is reconstructed, over present training rows; one spread a modality."""
         if stage.name == "represent":
             for m in self.schema.names:
                 x = torch.cat([self._raw(m, b) for b in data.train.batches(256, data.train.positions(f"has:{m}"))])
