@@ -36,4 +36,6 @@ def ratio(seconds: dict[str, list[float]], ours: str, theirs: str) -> str:
     """Median of the ratios of neighbouring runs, with their range."""
     found = sorted(a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True))
     a, b = statistics.median(seconds[ours]), statistics.median(seconds[theirs])
-    return f"{ours} {a:.3f} s, {theirs} {b:.3f} s, ratio {statistics.median(found):.3f} ({found[0]:.3f} – {found[-1]:.3f})"
+    return (
+        f"{ours} {a:.3f} s, {theirs} {b:.3f} s, ratio {statistics.median(found):.3f} ({found[0]:.3f} – {found[-1]:.3f})"
+    )

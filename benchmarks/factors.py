@@ -12,8 +12,9 @@ import statistics
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-import kintsugi as kg
 import torch
+
+import kintsugi as kg
 from kintsugi.demo import METHODS as KEYS
 
 ROWS, EPOCHS = 10000, 20

@@ -1,6 +1,6 @@
 """Memory: predicting from a table of 20,000 image files, growth of the process after import.
 
-    python benchmarks/memory.py
+python benchmarks/memory.py
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         for i in range(ROWS):
-            Image.fromarray(rng.integers(0, 255, (SIDE, SIDE), dtype=np.uint8)).save(Path(folder) / f"{i}.png", compress_level=1)
+            Image.fromarray(rng.integers(0, 255, (SIDE, SIDE), dtype=np.uint8)).save(
+                Path(folder) / f"{i}.png", compress_level=1
+            )
         rows = pd.DataFrame({"scan": [f"{i}.png" for i in range(ROWS)], "age": rng.normal(size=ROWS)})
         rows["y"] = ["a", "b"] * (ROWS // 2)
         rows.to_parquet(Path(folder) / "rows.parquet")

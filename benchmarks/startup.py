@@ -1,6 +1,6 @@
 """Start-up: `import kintsugi` and `kintsugi --help`, medians over fresh processes, with an empty interpreter beside them.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def main() -> None:
     empty = statistics.median(seconds["an empty interpreter"])
     for name, found in seconds.items():
         middle = statistics.median(found)
-        print(f"{name}: {middle:.3f} s ({min(found):.3f} – {max(found):.3f}), {middle - empty:.3f} s above the interpreter")
+        print(
+            f"{name}: {middle:.3f} s ({min(found):.3f} – {max(found):.3f}), {middle - empty:.3f} s above the interpreter"
+        )
 
 
 if __name__ == "__main__":

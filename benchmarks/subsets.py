@@ -1,6 +1,6 @@
 """All 63 subsets of the six views of handwritten: the cached evaluator against 63 passes over the data.
 
-    OMP_NUM_THREADS=1 python benchmarks/subsets.py
+OMP_NUM_THREADS=1 python benchmarks/subsets.py
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from common import interleaved, machine, ratio
+
 from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.data import datasets
@@ -64,7 +65,9 @@ def main() -> None:
         subsets = [s for size in range(len(names), 0, -1) for s in combinations(names, size)]
         assert seen == dict.fromkeys(names, len(data)), f"encoders saw {dict(seen)}"
         gap = max(float((found[s] - x).abs().max()) for s, x in zip(subsets, naive(pipeline, data), strict=True))
-        print(f"{method}: {ratio(seconds, 'cached', 'naive')}; each encoder saw {len(data)} rows; largest difference {gap:.1e}")
+        print(
+            f"{method}: {ratio(seconds, 'cached', 'naive')}; each encoder saw {len(data)} rows; largest difference {gap:.1e}"
+        )
 
 
 if __name__ == "__main__":

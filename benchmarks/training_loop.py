@@ -1,6 +1,6 @@
 """The trainer against a loop written by hand: same modules, batches, threads, optimiser and data access, no validation.
 
-    OMP_NUM_THREADS=1 python benchmarks/training_loop.py
+OMP_NUM_THREADS=1 python benchmarks/training_loop.py
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 
 import torch
 from common import interleaved, machine, ratio
+from torch.nn import functional as F
+
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import create
 from kintsugi.data import datasets
@@ -17,7 +19,6 @@ from kintsugi.data.dataset import Dataset
 from kintsugi.data.loaders import order
 from kintsugi.training.sampling import generator
 from kintsugi.training.trainer import Trainer
-from torch.nn import functional as F
 
 EPOCHS, BATCH, LR = 3, 64, 1e-3
 

@@ -649,7 +649,8 @@ def test_the_last_stage_ends_after_so_many_epochs_without_a_better_score(
 def test_validation_reads_labelled_rows_in_natural_view_and_leaves_no_trace() -> None:
     data = splits()
     val = data.val.with_missing(mcar(0.5), seed=3)  # type: ignore[attr-defined]
-    pipeline = build("mean_fusion", val.schema).train()
+    shaky = {"m0": nn.Sequential(nn.Linear(5, DIM), nn.Dropout(0.9))}
+    pipeline = build("mean_fusion", val.schema, encoders=shaky).train()
     pipeline.model.encoders["m1"].eval()
     trainer = fit(build("mean_fusion", val.schema), data)
     score, sign, name = trainer.validate(pipeline, val)
@@ -663,6 +664,23 @@ def test_validation_reads_labelled_rows_in_natural_view_and_leaves_no_trace() ->
     regression = splits(task="regression")
     _, sign, name = trainer.validate(build("mean_fusion", regression.val.schema), regression.val)
     assert (sign, name) == (-1, "mae")
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_validation_counts_every_row_of_a_long_table(task: str) -> None:
+    small = splits(task=task)
+    pipeline = build("mean_fusion", small.val.schema)
+    trainer = fit(pipeline, small)
+    long = toy(task, rows=600, dim=5)
+    score, _, name = trainer.validate(pipeline, long)
+    kind = pipeline.schema.task
+    with torch.no_grad():
+        answers = kind.probabilities(pipeline.eval().model(long.batch(torch.arange(600))).output)
+    assert long.target is not None
+    target = long.target.long() if task == "multilabel" else long.target
+    metric = kind.metrics()[name]
+    assert score == pytest.approx(float(metric(answers, target)), rel=1e-4)
+    assert score != pytest.approx(float(kind.metrics()[name](answers[512:], target[512:])), rel=1e-4)
 
 
 # errors -------------------------------------------------------------------------------------------------------------
@@ -863,6 +881,20 @@ def undisturbed(key: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], int]
     return weights(pipeline), trainer.history, trainer.batches
 
 
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*"))
+
+
+def test_a_checkpoint_takes_its_folder_along_only_where_nothing_else_is_in_it(tmp_path: Path) -> None:
+    data = splits()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "notes.txt").write_text("mine")
+    for folder in ("shared", "own"):
+        fit(build("mean_fusion", data.train.schema), data, checkpoint=tmp_path / folder)
+    assert left(tmp_path) == ["shared"]
+    assert left(tmp_path / "shared") == ["notes.txt"]
+
+
 def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop as soon as so many checkpoints are written."""
     write, count = saved.write_checkpoint, itertools.count(1)
@@ -880,7 +912,7 @@ def test_a_run_that_is_not_interrupted_is_the_same_with_checkpoints_and_leaves_n
     trainer.fit(pipeline, splits(0.3))
     assert differing(weights(pipeline), undisturbed("mmin")[0]) == []
     assert trainer.history == undisturbed("mmin")[1]
-    assert list((tmp_path / "run").iterdir()) == []
+    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.7, 1.0])
@@ -902,7 +934,7 @@ def test_a_run_stopped_after_an_epoch_goes_on_bit_for_bit(
     assert differing(expected, weights(pipeline)) == []
     assert trainer.history == history
     assert trainer.batches < batches, "it started anew"
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("key", RESUMED)
@@ -1049,7 +1081,7 @@ def test_a_checkpoint_needs_no_registered_method_and_neither_does_training(tmp_p
     pipeline = Pipeline(Spy(data.train.schema))
     fit(pipeline, data)
     fit(pipeline, data, checkpoint=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 # where it runs ------------------------------------------------------------------------------------------------------

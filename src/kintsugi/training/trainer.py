@@ -51,6 +51,7 @@ class Trainer:
         devices, precision, strategy: as in ``lightning_fabric.Fabric``.
         seed: of the order of rows, views and all noise in training.
         patience: epochs without a better validation score after which the last stage ends.
+        select: keep the epoch with the best validation score; False: the last one, and nothing is validated.
         checkpoint: a folder that holds the state after each epoch; a fit that finds one there goes on from it.
         progress: a bar; None: on a terminal.
     """
@@ -69,6 +70,7 @@ class Trainer:
     strategy: str | None = None
     seed: int = 0
     patience: int | None = None
+    select: bool = True
     checkpoint: str | os.PathLike[str] | None = None
     progress: bool | None = None
 
@@ -126,7 +128,8 @@ class Trainer:
             except KeyboardInterrupt as stop:
                 stop.add_note(self._how_to_resume())
                 raise
-        saved.discard(self._folder)
+        if self._at.rank == 0:
+            saved.discard(self._folder)
         return pipeline
 
     def run_all(self, pipeline: Pipeline, data: Splits) -> None:
@@ -137,7 +140,7 @@ class Trainer:
         for i, (part, stage) in enumerate(plan):
             budget = sum(other.share for name, other in plan if name == part)
             epochs = max(1, round(self.epochs * stage.share / budget))
-            self._stage(pipeline, part, stage, data, epochs, select=part == "model" and i == len(plan) - 1)
+            self._stage(pipeline, part, stage, data, epochs, select=self.select and part == "model" and i == len(plan) - 1)
 
     def run(self, pipeline: Pipeline, stage: Stage, data: Splits) -> None:
         """One stage of the model, by its share of the epochs, without choosing among them."""
@@ -303,8 +306,9 @@ class Trainer:
                 if pipeline.restore is not None:
                     batch = pipeline.restore.restore(batch)
                 values = task.probabilities(model(batch).output.float())
-            target = batch.target.long() if task.key == "multilabel" else batch.target
-            metric.update(values, target.reshape(values.shape) if task.key == "regression" else target)
+                assert batch.target is not None
+                target = batch.target.long() if task.key == "multilabel" else batch.target
+                metric.update(values, target.reshape(values.shape) if task.key == "regression" else target)
         return float(metric.compute()), 1 if metric.higher_is_better else -1, name
 
     def _name_run(self, pipeline: Pipeline, data: Splits) -> str:
