@@ -27,8 +27,8 @@ def resident():
 
 folder = sys.argv[1]
 frame = pd.read_parquet(folder + "/rows.parquet")
-small = kg.Table.from_pandas(frame.head(64), modalities={"scan": kg.image("scan", size=64, channels=1), "age": kg.tabular(["age"])},
-                             target="y", task="classification", root=folder)
+readers = {"scan": kg.image("scan", size=64, channels=1), "age": kg.tabular(["age"])}
+small = kg.Table.from_pandas(frame.head(64), modalities=readers, target="y", task="classification", root=folder)
 model = kg.Classifier("mean_fusion", epochs=1, progress=False).fit(small, small)
 before = resident()
 table = kg.Table.from_reading(folder + "/rows.parquet", model.reading_)

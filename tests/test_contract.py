@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from kintsugi.contract import CHECKS, data_for, everything, round_trip
 from kintsugi.core.methods import METHODS
-from safetensors.torch import load_file, save_file
 
 # (method, promise) -> reason: what is known not to hold. Strict: an entry that holds after all fails here.
 KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {}

@@ -39,13 +39,14 @@ from kintsugi.core.schema import Modality, Schema
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Restorer
 from kintsugi.data.dataset import Dataset, TensorSource
+from kintsugi.data.loaders import batches as feed
+from kintsugi.data.loaders import count, order
 from kintsugi.imperfect import mcar, parse_mechanism
 from kintsugi.tasks import Classification
 from kintsugi.training import checkpoint as saved
 from kintsugi.training import fast_weights
-from kintsugi.training.feed import feed
 from kintsugi.training.lab import toy
-from kintsugi.training.sampling import count_batches, endless, epoch_batches, generator
+from kintsugi.training.sampling import endless, generator
 from kintsugi.training.trainer import Trainer
 from kintsugi.training.views import VIEWS, get_view
 
@@ -414,9 +415,9 @@ def test_a_view_of_one_s_own_is_taken_as_it_is() -> None:
 @forall(rows=st.integers(1, 70), size=st.integers(1, 20))
 def test_an_epoch_has_each_row_once_and_no_batch_of_a_lonely_row(rows: int, size: int) -> None:
     positions = torch.arange(rows) * 3
-    batches = list(epoch_batches(positions, size, generator(rows)))
+    batches = order(positions, size, generator(rows))
     assert torch.cat(batches).sort().values.tolist() == positions.tolist()
-    assert len(batches) == count_batches(rows, size)
+    assert len(batches) == count(rows, size)
     if rows > 1 and size > 1:
         assert min(map(len, batches)) > 1
     assert max(map(len, batches)) <= size + 1
@@ -457,16 +458,10 @@ def test_reading_ahead_changes_nothing_and_passes_errors_on() -> None:
     assert isinstance(source, TensorSource)
     lazy = Slow(data.schema, source._all)
     other = Dataset(lazy)
-    other.corruptions = ((_Same(), None),)  # so that it is read in a thread
-    assert [b.index.tolist() for b in feed(other, order)] == plain == [o.tolist() for o in order]
+    assert [b.index.tolist() for b in feed(other, order, ahead=2)] == plain == [o.tolist() for o in order]
     lazy.broken = True
     with pytest.raises(DataError, match="row 3"):
-        list(feed(other, order))
-
-
-class _Same:
-    def apply(self, batch: Batch, plan: Any) -> Batch:
-        return batch
+        list(feed(other, order, ahead=2))
 
 
 def test_fast_weights_are_one_step_of_descent_that_can_be_differentiated() -> None:

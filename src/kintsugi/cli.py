@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kintsugi.data.dataset import Dataset
+    from kintsugi.data.dataset import Dataset, Problems
+
+
+class _Commands(TyperGroup):
+    """Errors of the library are one message and exit status 2, an interruption is 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from kintsugi.core.errors import KintsugiError
+
+        try:
+            return super().invoke(ctx)
+        except KintsugiError as error:
+            _fail(str(error), 2)
+        except ImportError as error:
+            if "kintsugi-ml[" not in str(error):
+                raise
+            _fail(str(error), 2)
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+        except BrokenPipeError:
+            raise  # typer ends quietly
+        except OSError as error:
+            _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+        except KeyboardInterrupt as stop:  # here, since typer would end without a word
+            _fail("\n".join(["stopped", *getattr(stop, "__notes__", [])]), 130)
+
 
 app = typer.Typer(
     name="kintsugi",
+    cls=_Commands,
     help="Multimodal learning when the data is imperfect: train, predict and compare on rows with holes.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -28,26 +56,11 @@ Data = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors of the library are one message and exit status 2, an interruption is 130."""
-    from kintsugi.core.errors import KintsugiError
-
-    try:
-        app()
-    except KintsugiError as error:
-        _fail(str(error), 2)
-    except ImportError as error:
-        if "kintsugi-ml[" not in str(error):
-            raise
-        _fail(str(error), 2)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
-    except OSError as error:
-        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
-    except KeyboardInterrupt as stop:
-        _fail("\n".join(["stopped", *getattr(stop, "__notes__", [])]), 130)
+    """Entry point."""
+    app()
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     from rich.console import Console
 
     Console(stderr=True).print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True, highlight=False)
@@ -136,68 +149,151 @@ def train(
     from kintsugi.estimator import Classifier, Regressor
     from kintsugi.imperfect import parse_mechanism
 
+    _check_folder(out)
+    settings = _settings(set_ or [], method)
+    mechanism = None if missing is None else parse_mechanism(missing)
     rows, held = _training_rows(data, columns, val, seed)
-    if missing is not None:
-        mechanism = parse_mechanism(missing)
+    if mechanism is not None:
         rows, held = rows.with_missing(mechanism, seed=seed), held.with_missing(mechanism, seed=seed + 1)
     face = Regressor if rows.schema.task.key == "regression" else Classifier
     model = face(
-        method, params=_settings(set_ or []), epochs=epochs, lr=lr, batch_size=batch_size, patience=patience, seed=seed,
-        device=device, checkpoint=out / "checkpoint",
+        method, params=settings, epochs=epochs, lr=lr, batch_size=batch_size, patience=patience, seed=seed,
+        device=_device(device), checkpoint=out / "checkpoint",
     )  # fmt: skip
     model.fit(rows, held)
+    _sweep(out / "checkpoint")
     model.save(out)
-    console = Console()
-    console.print(f"{rows!r}", highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{rows!r}")
     for record in model.trainer_.history[-1:]:
         said = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, float))
-        console.print(f"last epoch: {said}", highlight=False)
-    for problem in list(rows.problems)[:10]:
-        console.print(
-            f"left out: row {problem.row}, {problem.modality}: {problem.where}: {problem.reason}", markup=False
-        )
-    console.print(f"saved in {out}; use it with: kintsugi predict {out} ROWS.parquet", highlight=False)
+        console.print(f"last epoch: {said}")
+    _tell(rows.problems)
+    if held.source is not rows.source:
+        _tell(held.problems)
+    console.print(f"saved in {out}; use it with: kintsugi predict {out} ROWS.parquet")
+
+
+def _check_folder(out: Path) -> None:
+    """Said before training, not after it, when the model could not be saved."""
+    from kintsugi.core.errors import ConfigError
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; a saved model is a folder")
+    if out.exists() and not (out / "model.json").exists():
+        inside = [found for found in out.iterdir() if found != out / "checkpoint"]
+        others = [found.name for found in (*inside, *(out / "checkpoint").glob("*")) if "checkpoint." not in found.name]
+        if others:
+            raise ConfigError(
+                f"{out} is not empty and holds no saved model ({', '.join(sorted(others)[:3])}); choose another folder"
+            )
+
+
+def _sweep(folder: Path) -> None:
+    """What a kill in the middle of a write left there would keep the model from being saved."""
+    for left in folder.glob(".checkpoint.*"):
+        left.unlink()
+    with contextlib.suppress(OSError):  # not there, or not empty
+        folder.rmdir()
+
+
+def _device(device: str) -> str:
+    import torch
+
+    from kintsugi.core.errors import ConfigError
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda", "auto") or (number and not number.isdigit()):
+        raise ConfigError(f"--device is cpu, cuda, cuda:0 or auto, not {device!r}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 def _training_rows(data: str, columns: Path | None, val: str | None, seed: int) -> tuple[Dataset, Dataset]:
+    from kintsugi.core.errors import ConfigError
+    from kintsugi.data.splits import split_rows
     from kintsugi.data.table import Table
 
     rows = _read(data, columns)
-    if val is None:
-        first, second, _ = rows.split(val=0.15, test=0.0, seed=seed)
-        return first, second
-    assert rows.reading is not None
-    return rows, Table.from_reading(val, rows.reading, require_target=True)
+    first, second = (rows, None) if rows.source.split is None else rows.split()[:2]
+    if val is not None:
+        if rows.reading is None:
+            raise ConfigError(f"{data} is no table, so --val cannot be read as it is; leave --val out")
+        return first, Table.from_reading(val, rows.reading, require_target=True)
+    if second is None or not len(second):  # no split column, or it names no row val
+        kept, held, _ = split_rows(first, 0.15, 0.0, seed=seed)
+        first, second = first.subset(kept), first.subset(held)
+    return first, second
 
 
 def _read(data: str, columns: Path | None) -> Dataset:
-    from kintsugi.core.errors import ConfigError, nearest
+    from kintsugi.core.errors import ConfigError
     from kintsugi.data import datasets
     from kintsugi.data.columns import read_columns
     from kintsugi.data.table import Table
 
     if columns is None:
-        if data in datasets.list_datasets():
-            return datasets.load(data)
-        if Path(data).exists():
-            raise ConfigError(f"{data}: say how to read its columns in a YAML file; see kintsugi train --help")
-        raise ConfigError(f"{data} is neither a file nor a built-in data set{nearest(data, datasets.list_datasets())}")
+        if data in datasets.list_datasets() or not Path(data).exists():
+            return _built_in(data)
+        raise ConfigError(f"{data}: say how to read its columns in a YAML file; see kintsugi train --help")
     options = read_columns(columns)
-    return (Table.from_csv if data.lower().endswith(".csv") else Table.from_parquet)(data, **options)
+    text = Path(data).suffix.lower() in (".csv", ".tsv")
+    return (Table.from_csv if text else Table.from_parquet)(data, **options)
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
+def _built_in(name: str) -> Dataset:
+    import inspect
+
+    from kintsugi.core.errors import ConfigError, nearest
+    from kintsugi.data import datasets
+
+    known = datasets.list_datasets()
+    if name not in known:
+        raise ConfigError(f"{name} is neither a file nor a built-in data set{nearest(name, known)}")
+    options = inspect.signature(datasets.DATASETS[name]).parameters.values()
+    needed = [option.name for option in options if option.default is option.empty]
+    if needed:
+        raise ConfigError(
+            f"data set {name} needs {', '.join(needed)}; load it in Python: "
+            f"kintsugi.datasets.load({name!r}, {needed[0]}=…); see kintsugi datasets {name}"
+        )
+    return datasets.load(name)
+
+
+def _settings(pairs: list[str], method: str) -> dict[str, Any]:
     import yaml
 
-    from kintsugi.core.errors import ConfigError
+    from kintsugi.core.errors import ConfigError, UnknownName
+    from kintsugi.core.methods import METHODS, arguments
 
-    found = {}
+    known = arguments(METHODS[method])
+    found: dict[str, Any] = {}
     for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not sign or not name.strip():
+        name, sign, word = (part.strip() for part in pair.partition("="))
+        if not sign or not name:
             raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
-        found[name.strip()] = yaml.safe_load(value)
+        if name not in known:
+            raise UnknownName(f"argument of {method}", name, known)
+        try:
+            value = yaml.safe_load(word)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {pair}: {word!r} is not YAML") from error
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
+                value = float(value)
+        if isinstance(known[name], (bool, int, float)) and not isinstance(value, (bool, int, float)):
+            raise ConfigError(f"--set {pair}: {name} is like {known[name]!r}, not {word!r}")
+        found[name] = value
     return found
+
+
+def _tell(problems: Problems, most: int = 20) -> None:
+    """Cells that could not be used, on the error stream."""
+    for problem in list(problems)[:most]:
+        typer.echo(f"absent: row {problem.row}, {problem.modality}: {problem.where}: {problem.reason}", err=True)
+    if len(problems) > most:
+        typer.echo(f"absent: {len(problems) - most} more", err=True)
 
 
 @app.command()
@@ -229,15 +325,16 @@ def predict(
         raise ConfigError(f"{model} was trained on tensors, so it cannot read files; load it in Python")
     table = Table.from_reading(data, loaded.reading_, on_error=on_error)  # type: ignore[arg-type]
     frame = loaded.predict_frame(table)
-    for problem in list(table.problems)[:20]:
-        typer.echo(f"absent: row {problem.row}, {problem.modality}: {problem.where}: {problem.reason}", err=True)
+    _tell(table.problems)
     _write(frame, out)
 
 
 def _write(frame: pd.DataFrame, out: Path | None) -> None:
     if out is None:
         typer.echo(frame.to_csv(index=False), nl=False)
-    elif out.suffix == ".parquet":
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".parquet":
         frame.to_parquet(out)
     else:
         frame.to_csv(out, index=False)
@@ -273,23 +370,27 @@ def evaluate(
     from kintsugi.evaluation import evaluate as measure
 
     loaded = load(model)
-    if data in datasets.list_datasets():
-        rows: Dataset = datasets.load(data).split()[2]
+    if data in datasets.list_datasets() or not Path(data).exists():
+        rows: Dataset = _built_in(data).split()[2]
     elif loaded.reading_ is None:
         raise ConfigError(f"{model} was trained on tensors, so it cannot read files; evaluate it in Python")
     else:
         rows = Table.from_reading(data, loaded.reading_, require_target=True)
     results = measure(loaded, rows, protocol, progress=None)
     metric = results.metrics[0]
-    shown = Shown(title=f"{metric} on {len(rows)} rows of {rows.name}, with 95 % intervals over rows")
+    _tell(rows.problems)
+    title = _plain(f"{metric} on {len(rows)} rows of {rows.name}, with 95 % intervals over rows")
+    shown = Shown(title=title)
     for name in ("condition", metric, "interval"):
-        shown.add_column(name, justify="left" if name == "condition" else "right")
+        shown.add_column(name, justify="left" if name == "condition" else "right", overflow="fold")
     for _, row in results.table[results.table["metric"] == metric].iterrows():
-        shown.add_row(row["condition"], f"{row['value']:.4f}", f"{row['low']:.4f} – {row['high']:.4f}")
+        shown.add_row(_plain(row["condition"]), f"{row['value']:.4f}", f"{row['low']:.4f} – {row['high']:.4f}")
     Console().print(shown)
     if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
         results.to_csv(csv)
     if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
         results.to_html(html, command=" ".join(["kintsugi", *sys.argv[1:]]))
 
 
@@ -314,11 +415,14 @@ def methods(
     from kintsugi.core.errors import UnknownName
     from kintsugi.core.methods import METHODS, list_methods
     from kintsugi.core.methods import card as card_of
+    from kintsugi.core.schema import TASKS
 
     console = Console()
     if pattern in METHODS:
         _card(console, pattern)
         return
+    if task is not None:
+        TASKS[task]  # an unknown one is said here
     found = list_methods(pattern, task)
     if not found:
         raise UnknownName("method or leaf", pattern, METHODS)

@@ -117,9 +117,14 @@ def build(cls: type[Part], schema: Schema, off: bool = False, **hyper: Any) -> P
         return switched_off(cls, schema, **hyper) if off else cls.pipeline(schema, **hyper)
 
 
-@cache
 def fitted(cls: type[Part], off: bool = False) -> Pipeline:
     """Trained for one epoch on mixed data with holes."""
+    return _fitted(cls.card.key, off)
+
+
+@cache
+def _fitted(key: str, off: bool) -> Pipeline:
+    cls = METHODS[key]
     data = data_for(cls, absent=0.3)
     pipeline = build(cls, data.schema, off)
     train(pipeline, data)
@@ -249,7 +254,7 @@ def round_trip(cls: type[Part], folder: Path) -> Tensor:
 def learns(cls: type[Part], off: bool = False) -> None:
     """7. On a small task it beats the prior's guess by a margin, within seconds."""
     lab = Lab(cls, off)
-    pipeline = _trained(cls, off)
+    pipeline = _trained(cls.card.key, off)
     batch = everything(lab.splits.test)  # type: ignore[arg-type]
     task = lab.schema.task
     answer = task.probabilities(ask(pipeline, batch).output)
@@ -264,8 +269,8 @@ def learns(cls: type[Part], off: bool = False) -> None:
 
 
 @cache
-def _trained(cls: type[Part], off: bool) -> Pipeline:
-    return Lab(cls, off).trained()
+def _trained(key: str, off: bool) -> Pipeline:
+    return Lab(METHODS[key], off).trained()
 
 
 def has_its_mechanism(cls: type[Part]) -> None:

@@ -77,14 +77,20 @@ def run(
     """All of it; returns the exit status."""
     from rich.console import Console
 
+    from kintsugi.core.errors import ConfigError
     from kintsugi.core.methods import METHODS as KNOWN
 
+    methods = tuple(dict.fromkeys(methods))
+    if not methods:
+        raise ConfigError("name at least one method")
     for method in methods:
         KNOWN[method]  # an unknown name is said before anything is trained
-    console = Console()
-    out.mkdir(parents=True, exist_ok=True)
-    models = out / "models"
-    models.mkdir(exist_ok=True)
+    final = out / "model"
+    if final.exists() and not (final / "model.json").exists() and (not final.is_dir() or any(final.iterdir())):
+        raise ConfigError(f"{final} is there and is no saved model; choose another folder with --out")
+    console = Console(highlight=False)
+    models = out / ".training"  # a name that nobody else has, since it is deleted at the end
+    models.mkdir(parents=True, exist_ok=True)
     jobs = [Job(m, c, seed, epochs, models / f"{m}-{_slug(c)}") for m in methods for c in CONDITIONS]
     began = time.perf_counter()
     console.print(
@@ -94,24 +100,25 @@ def run(
     )
     done = list(_all(jobs, workers or min(os.cpu_count() or 1, len(jobs)), console))
     done.sort(key=lambda d: jobs.index(d.job))
+    from kintsugi.estimator import load
     from kintsugi.evaluation import Results
 
     results = Results.concat([d.results for d in done])
-    console.print(leaderboard(results, done))
+    console.print(leaderboard(results))
     best = max(done, key=lambda d: d.val)
-    final = out / "model"
-    shutil.rmtree(final, ignore_errors=True)
-    shutil.copytree(best.job.folder, final)
+    load(best.job.folder).save(final)
     results.to_csv(out / "results.csv")
     report = results.to_html(
         out / "report.html", title="Kintsugi demo: digits seen, heard and described", command=command,
         examples=_examples(models, best, methods),
     )  # fmt: skip
     shutil.rmtree(models)
-    console.print(f"\nReport: [bold]{report}[/bold] (opens without a network)   Table: {out / 'results.csv'}")
-    console.print(
-        f"Best on validation subsets: [bold]{best.job.method}[/bold] trained on {best.job.condition} rows, saved in {final}"
-    )
+    for line in (
+        f"\nReport: {report} (opens without a network)",
+        f"Table: {out / 'results.csv'}",
+        f"Best on validation subsets: {best.job.method} trained on {best.job.condition} rows, saved in {final}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
     status = _show_predict(out, final, console)
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s.")
     return status
@@ -132,9 +139,8 @@ def _all(jobs: Sequence[Job], workers: int, console: Any) -> Iterator[Done]:
                 one = future.result()
                 bar.update(task, advance=1)
                 console.print(
-                    f"  {one.job.method:<22} {one.job.condition:<10} {one.seconds:5.1f} s   "
-                    f"accuracy over validation subsets {one.val:.3f}",
-                    highlight=False,
+                    f"  {one.job.method:<22} {one.job.condition:<9} {one.seconds:5.1f} s   "
+                    f"validation subsets {100 * one.val:.1f} %"
                 )
                 yield one
         except BaseException:
@@ -142,34 +148,31 @@ def _all(jobs: Sequence[Job], workers: int, console: Any) -> Iterator[Done]:
             raise
 
 
-def leaderboard(results: Results, done: Sequence[Done]) -> Any:
-    """The table that a terminal shows; values in percent with 95 % intervals over test rows."""
+def leaderboard(results: Results) -> Any:
+    """The table that a terminal of 80 columns shows; values in percent with 95 % intervals over test rows."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="accuracy on 400 test digits, %, with 95 % intervals over rows (one training run each)")
-    for name in (
-        "method",
-        "trained on",
-        "complete",
-        "mean of 7 subsets",
-        "worst subset",
-        "mean of corruptions",
-        "training",
-    ):
-        table.add_column(name, justify="left" if name in ("method", "trained on") else "right")
-    seconds = {(d.job.method, d.job.condition): d.seconds for d in done}
-    for _, row in results.leaderboard("accuracy").iterrows():
-        table.add_row(
-            row["method"], row["training"], _interval(row, "clean"), _interval(row, "subset"),
-            f"{100 * row['subset_worst']:.1f} {row['subset_worst_in']}", _interval(row, "corruption"),
-            f"{seconds[row['method'], row['training']]:.0f} s",
-        )  # fmt: skip
+    rows, board = int(results.table["n"].iloc[0]), results.leaderboard("accuracy")
+    table = Table(
+        title=f"accuracy in % on {rows} test digits, one training run each\n± half of the 95 % interval over rows",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("method", overflow="fold", no_wrap=board["method"].str.len().max() <= 21)
+    for name in ("trained\non", "complete", "mean of\nsubsets", "worst\nsubset", "when\ncorrupted"):
+        side: Any = "left" if name.startswith("trained") else "right"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=not name.startswith("worst"))
+    for _, row in board.iterrows():
+        worst = f"{100 * row['subset_worst']:.1f} {row['subset_worst_in'].replace(' + ', '+')}"
+        values = _interval(row, "clean"), _interval(row, "subset"), worst, _interval(row, "corruption")
+        table.add_row(row["method"], row["training"], *values)
     return table
 
 
 def _interval(row: Any, name: str) -> str:
+    """Value and half the width of its interval."""
     value = row[name] if name == "clean" else row[name + "_mean"]
-    return f"{100 * value:.1f} ({100 * row[name + '_low']:.1f}–{100 * row[name + '_high']:.1f})"
+    return f"{100 * value:.1f} ±{50 * (row[name + '_high'] - row[name + '_low']):.1f}"
 
 
 def _slug(condition: str) -> str:
@@ -202,12 +205,12 @@ def _show_predict(out: Path, model: Path, console: Any) -> int:
     file = out / "rows.parquet"
     rows[["image", "speech", "clue", "digit"]].to_parquet(file)
     shown = out / "predictions.csv"
-    console.print(f"\n$ kintsugi predict {model} {file} -o {shown}", highlight=False)
+    console.print(f"\n$ kintsugi predict {model} {file} -o {shown}", markup=False, soft_wrap=True)
     called = subprocess.run(
         [sys.executable, "-m", "kintsugi.cli", "predict", str(model), str(file), "-o", str(shown)], check=False
     )
     if called.returncode == 0:
         predicted = pd.read_csv(shown)
         predicted.insert(0, "digit", rows["digit"])
-        console.print(predicted.to_string(index=False), highlight=False)
+        console.print(predicted.to_string(index=False), markup=False, soft_wrap=True)
     return called.returncode

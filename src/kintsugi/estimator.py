@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from kintsugi.core import store
 from kintsugi.core.data import Splits
-from kintsugi.core.errors import ConfigError, DataError, ModelFileError
+from kintsugi.core.errors import ConfigError, DataError, ModelFileError, UnknownName
 from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
+from kintsugi.core.schema import Schema
 from kintsugi.data.cells import Reader
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.splits import split_rows
@@ -34,9 +36,10 @@ class _Estimator:
     """What classifier and regressor share.
 
     Args:
-        method: key of a registered method (``kg.methods.list()``), or a pipeline of your own.
+        method: key of a registered method (``kg.methods.list()``), or a pipeline of your own, of which a copy is trained.
         params: arguments of the method; further keywords are taken as such too, a clash raises.
         modalities, target, task: how to read data frames and records, as in :class:`kintsugi.Table`; a table brings its own.
+            Without ``task`` a classifier takes one target for classes and several for labels.
         epochs, lr, batch_size, patience, device, checkpoint, progress: see :class:`kintsugi.Trainer`.
         trainer: further arguments of the trainer.
         seed: of the initial weights, the order of rows, views, and the validation split where none is given.
@@ -98,6 +101,18 @@ class _Estimator:
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pipeline_")
 
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
+
+        numbers = self.tasks == ("regression",)
+        return Tags(
+            estimator_type="regressor" if numbers else "classifier",
+            target_tags=TargetTags(required=False),  # it is a column of the rows
+            classifier_tags=None if numbers else ClassifierTags(),
+            regressor_tags=RegressorTags() if numbers else None,
+            input_tags=InputTags(two_d_array=False, allow_nan=True),
+        )
+
     def __repr__(self) -> str:
         usual = type(self)().get_params()
         said = [f"{k}={v!r}" for k, v in self.get_params().items() if k not in usual or usual[k] is not v != usual[k]]
@@ -116,19 +131,18 @@ class _Estimator:
             raise ConfigError(
                 f"{type(self).__name__} solves {' or '.join(self.tasks)}; the task of {rows.name} is {rows.schema.task.key}"
             )
-        self.reading_ = rows.reading
+        reading = None if rows.reading is None else dict(rows.reading)
         if val is None:
             warnings.warn("no validation rows were given: a tenth of the training rows is held out", stacklevel=2)
             kept, held, _ = split_rows(rows, 0.1, 0.0, seed=self.seed)
             rows, other = rows.subset(kept), rows.subset(held)
         else:
-            other = self._table(val, like=self.reading_)
-        pipeline = self._build(rows)
-        self.trainer_ = Trainer(
-            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, patience=self.patience, seed=self.seed,
-            device=self.device, checkpoint=self.checkpoint, progress=self.progress, **dict(self.trainer or {}),
-        )  # fmt: skip
-        self.pipeline_ = self.trainer_.fit(pipeline, Splits(rows, other))
+            other = _alike(val, rows.schema, reading)
+            _same_target(other, rows.schema)
+        trainer = self._trainer()
+        pipeline = trainer.fit(self._build(rows), Splits(rows, other))
+        # only now, so that a fit that fails leaves the one before as it was
+        self.trainer_, self.pipeline_, self.reading_ = trainer, pipeline, reading
         self.training_condition_ = (
             "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
         )
@@ -144,7 +158,10 @@ class _Estimator:
         if isinstance(self.method, Pipeline):
             if self.params or self.hyper or self.encoders:
                 raise ConfigError("a pipeline of your own is complete: give it no params, encoders or other arguments")
-            return self.method
+            if self.method.schema.modalities != rows.schema.modalities:
+                odd = _differ(rows.schema.modalities, self.method.schema.modalities, "the pipeline was made for")
+                raise ConfigError(f"{rows.name} does not fit the pipeline: {odd}")
+            return store.clone(self.method)
         params = dict(self.params or {})
         clash = params.keys() & self.hyper.keys()
         if clash:
@@ -153,63 +170,80 @@ class _Estimator:
             torch.manual_seed(self.seed)
             return create(self.method, rows.schema, encoders=self.encoders, **params, **self.hyper)
 
-    def _table(self, rows: Rows, like: Mapping[str, Any] | None = None, labels: bool = True) -> Dataset:
+    def _trainer(self) -> Trainer:
+        own: dict[str, Any] = {
+            "epochs": self.epochs, "lr": self.lr, "batch_size": self.batch_size, "patience": self.patience,
+            "seed": self.seed, "device": self.device, "checkpoint": self.checkpoint, "progress": self.progress,
+        }  # fmt: skip
+        more = dict(self.trainer or {})
+        known = {f.name for f in fields(Trainer)} - own.keys()
+        for name in more:
+            if name in own:
+                raise ConfigError(f"{name} is an argument of {type(self).__name__} itself, not one for trainer=")
+            if name not in known:
+                raise UnknownName("argument of the trainer", name, known)
+        return Trainer(**own, **more)
+
+    def _table(self, rows: Rows) -> Dataset:
+        """Training rows."""
         if isinstance(rows, Dataset):
             return rows
-        if like is not None:
-            return Table.from_reading(rows, like, require_target=labels)
         if not self.modalities or not self.target:
             raise ConfigError(
                 "to fit a data frame or records, say how to read them: modalities={'note': kg.text('note')}, target='outcome'"
                 " — or make a kg.Table"
             )
+        several = not isinstance(self.target, str) and len(self.target) > 1
         options: dict[str, Any] = {
             "modalities": self.modalities,
             "target": self.target,
-            "task": self.task or self.tasks[0],
+            "task": self.task or self.tasks[-1 if several else 0],
         }
         if isinstance(rows, pd.DataFrame):
             return Table.from_pandas(rows, **options)
         if isinstance(rows, str | os.PathLike):
-            read = Table.from_csv if str(rows).lower().endswith(".csv") else Table.from_parquet
-            return read(rows, **options)
+            text = Path(rows).suffix.lower() in (".csv", ".tsv")
+            return (Table.from_csv if text else Table.from_parquet)(rows, **options)
         return Table.from_records(rows, **options)
 
     # use ------------------------------------------------------------------------------------------------------
-    def _answers(self, rows: Rows) -> Iterator[tuple[Tensor, Prediction]]:
+    def _fitted(self) -> Pipeline:
         if not hasattr(self, "pipeline_"):
             raise ConfigError(f"this {type(self).__name__} is not fitted yet; call fit first")
-        data = self._table(rows, like=self.reading_, labels=False)
-        schema = self.pipeline_.schema
-        if data.schema.modalities != schema.modalities:
-            raise DataError(
-                f"{data.name} is read otherwise than the training rows were: {_differ(data.schema.modalities, schema.modalities)}"
-            )
-        self.pipeline_.eval()
-        device = self.pipeline_.model.prior.device
+        return self.pipeline_
+
+    def _rows(self, rows: Rows, labels: bool = False) -> Dataset:
+        """Rows to answer for, read as the training rows were."""
+        return _alike(rows, self._fitted().schema, self.reading_, labels)
+
+    def _answers(self, data: Dataset) -> Iterator[tuple[Tensor, Prediction]]:
+        """For each batch which modalities could be read, and the answer."""
+        pipeline = self._fitted().eval()
+        device = pipeline.model.prior.device
         with torch.inference_mode():
             for batch in data.batches(CHUNK):
-                prediction = self.pipeline_.answer(batch.to(device))
-                yield batch.index, prediction
+                yield batch.present, pipeline.answer(batch.to(device))
 
-    def _values(self, rows: Rows) -> np.ndarray:
-        task = self.pipeline_.schema.task if hasattr(self, "pipeline_") else None
-        parts = [task.probabilities(p.output.float()).cpu() for _, p in self._answers(rows)]  # type: ignore[union-attr]
-        return torch.cat(parts).numpy() if parts else np.zeros((0,), dtype=np.float32)
+    def _values(self, data: Dataset) -> np.ndarray:
+        task = self._fitted().schema.task
+        none = torch.zeros(0, task.outputs)
+        outputs = [p.output.float().cpu() for _, p in self._answers(data)] or [none]
+        values: np.ndarray = torch.cat([task.probabilities(output) for output in outputs]).numpy()
+        return values
 
     def explain(self, rows: Rows) -> pd.DataFrame:
         """What each answer rests on: for every row and modality whether it was there and whether it was used."""
-        names = self.pipeline_.schema.names
-        used = torch.cat([p.used.cpu() for _, p in self._answers(rows)]).numpy()
-        data = self._table(rows, like=self.reading_, labels=False)
-        frame = pd.DataFrame(data.present.numpy(), columns=[f"{n}_present" for n in names])
+        names = self._fitted().schema.names
+        none = torch.zeros(0, len(names), dtype=torch.bool)
+        found = [(there, p.used.cpu()) for there, p in self._answers(self._rows(rows))] or [(none, none)]
+        there, used = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        frame = pd.DataFrame(there, columns=[f"{n}_present" for n in names])
         return frame.join(pd.DataFrame(used, columns=[f"{n}_used" for n in names]))
 
     def predict_frame(self, rows: Rows) -> pd.DataFrame:
         """Answers as a table: the prediction, its probability or each target, and which modalities were used."""
-        schema = self.pipeline_.schema if hasattr(self, "pipeline_") else None
-        found = [(self._columns(p), p.used.cpu()) for _, p in self._answers(rows)]
-        assert schema is not None
+        schema = self._fitted().schema
+        found = [(self._columns(p), p.used.cpu()) for _, p in self._answers(self._rows(rows))]
         frame = pd.concat([columns for columns, _ in found], ignore_index=True) if found else pd.DataFrame()
         used = torch.cat([u for _, u in found]) if found else torch.zeros(0, len(schema), dtype=torch.bool)
         frame["used"] = [
@@ -232,18 +266,20 @@ class _Estimator:
             columns=[f"probability_{n}" for n in names] if task.key == "multilabel" else names,
         )
 
-    def _labelled(self, rows: Rows) -> tuple[Dataset, np.ndarray, np.ndarray]:
-        data = self._table(rows, like=getattr(self, "reading_", None))
+    def _labelled(self, rows: Rows) -> tuple[Dataset, np.ndarray]:
+        """Those of the rows that have a label, and their labels."""
+        data = self._rows(rows, labels=True)
         if data.target is None or not bool(data.target_present.any()):
             raise DataError(f"{data.name} has no labels to score against")
-        keep = data.target_present.numpy()
-        return data, data.target.numpy()[keep], keep
+        _same_target(data, self.pipeline_.schema)
+        data = data.subset(data.target_present)
+        assert data.target is not None
+        return data, data.target.numpy()
 
     # keeping --------------------------------------------------------------------------------------------------
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """A folder of safetensors and JSON that ``kg.load`` reads; an old model there survives a failure."""
-        if not hasattr(self, "pipeline_"):
-            raise ConfigError("there is nothing to save: call fit first")
+        pipeline = self._fitted()
         extra = {
             "estimator": type(self).__name__,
             "reading": self.reading_,
@@ -253,7 +289,7 @@ class _Estimator:
         }
         if isinstance(self.method, str):
             extra["method"] = self.method
-        return store.save(self.pipeline_, folder, extra)
+        return store.save(pipeline, folder, extra)
 
 
 class Classifier(_Estimator):
@@ -269,22 +305,20 @@ class Classifier(_Estimator):
 
     def predict_proba(self, rows: Rows) -> np.ndarray:
         """Probabilities ``[N, C]``; a row with nothing gets the class frequencies of the training rows."""
-        return self._values(rows)
+        return self._values(self._rows(rows))
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Names of the classes ``[N]``; for several labels a 0/1 matrix ``[N, C]`` at probability 0.5."""
-        return self._names(self.predict_proba(rows))
-
-    def _names(self, probabilities: np.ndarray) -> np.ndarray:
+        probabilities = self.predict_proba(rows)
         if self.pipeline_.schema.task.key == "multilabel":
             return (probabilities > 0.5).astype(np.int64)
-        chosen: np.ndarray = self.classes_[probabilities.argmax(1)] if len(probabilities) else self.classes_[:0]
+        chosen: np.ndarray = self.classes_[probabilities.argmax(1)]
         return chosen
 
     def score(self, rows: Rows) -> float:
         """Accuracy on the rows that have a label; for several labels the mean accuracy of a label."""
-        _, target, keep = self._labelled(rows)
-        probabilities = self.predict_proba(rows)[keep]
+        data, target = self._labelled(rows)
+        probabilities = self._values(data)
         if self.pipeline_.schema.task.key == "multilabel":
             return float(((probabilities > 0.5) == (target > 0.5)).mean())
         return float((probabilities.argmax(1) == target).mean())
@@ -298,12 +332,12 @@ class Regressor(_Estimator):
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Values ``[N]`` (or ``[N, K]``) in the target's units; a row with nothing gets the training mean."""
-        return self._values(rows)
+        return self._values(self._rows(rows))
 
     def score(self, rows: Rows) -> float:
         """R² on the rows that have a label."""
-        _, target, keep = self._labelled(rows)
-        values = self.predict(rows)[keep].reshape(len(target), -1)
+        data, target = self._labelled(rows)
+        values = self._values(data).reshape(len(target), -1)
         target = target.reshape(len(target), -1)
         rest = ((values - target) ** 2).sum(0)
         spread = ((target - target.mean(0)) ** 2).sum(0)
@@ -317,20 +351,71 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
         ModelFileError: not a saved model, truncated, altered, of another format, or a pickle in disguise.
     """
     pipeline, extra = store.load(folder, encoders)
-    kinds = {"Classifier": Classifier, "Regressor": Regressor}
-    if extra.get("estimator") not in kinds:
+    kinds: dict[str, type[Classifier | Regressor]] = {"Classifier": Classifier, "Regressor": Regressor}
+    if not isinstance(extra, dict) or extra.get("estimator") not in kinds:
         raise ModelFileError(
             f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.core.store.load"
         )
-    model = kinds[extra["estimator"]](extra.get("method", pipeline), seed=extra.get("seed", 0))
-    model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra["reading"], extra.get("trained_on", {})
+    face = kinds[extra["estimator"]]
+    if pipeline.schema.task.key not in face.tasks:
+        raise ModelFileError(f"{folder} is damaged: a {face.__name__} of task {pipeline.schema.task.key}")
+    model = face(extra.get("method", pipeline), seed=extra.get("seed", 0))
+    model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra.get("reading"), extra.get("trained_on", {})
     model.training_condition_ = extra.get("training_condition", "unstated")
     return model
 
 
-def _differ(one: Sequence[Any], other: Sequence[Any]) -> str:
+def _alike(rows: Rows, schema: Schema, reading: Mapping[str, Any] | None, labels: bool = True) -> Dataset:
+    """Rows read as the training rows were; ``labels``: the target has to be there."""
+    if not isinstance(rows, Dataset):
+        if reading is None:
+            raise ConfigError("the training rows were tensors, so nothing says how to read others; give a kg.Dataset")
+        return Table.from_reading(rows, reading, require_target=labels)
+    if rows.schema.modalities != schema.modalities:
+        raise DataError(
+            f"{rows.name} is read otherwise than the training rows were: {_differ(rows.schema.modalities, schema.modalities)}"
+        )
+    if reading is not None and rows.reading is not None:
+        for name, trained in reading["modalities"].items():
+            if _learned(rows.reading["modalities"][name]) != _learned(trained):
+                raise DataError(
+                    f"{rows.name} is read otherwise than the training rows were: modality {name!r} has other settings, "
+                    "scales or categories. Give the file, frame or records themselves, or read them with "
+                    "kg.Table.from_reading(rows, model.reading_)"
+                )
+    return rows
+
+
+def _learned(reader: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how a cell is read, without the names of columns."""
+    said = {k: v for k, v in reader.items() if k not in ("column", "cells", "categories")}
+    if "known" in said:
+        said["known"] = [said["known"].get(c) for c in reader["cells"]]
+    return said
+
+
+def _same_target(rows: Dataset, schema: Schema) -> None:
+    one, other = rows.schema.task, schema.task
+    if one.key != other.key or one.outputs != other.outputs:
+        raise DataError(
+            f"{rows.name} is for {one.key} with {one.outputs} outputs, the model for {other.key} with {other.outputs}"
+        )
+    names, trained = list(getattr(one, "names", ())), list(getattr(other, "names", ()))
+    if one.key != "regression" and names != trained:
+        raise DataError(
+            f"{rows.name} has the classes {', '.join(names)}, the model {', '.join(trained)}: a label would mean another "
+            "class. Give the file, frame or records themselves, or read them with kg.Table.from_reading(rows, model.reading_)"
+        )
+
+
+def _differ(one: Sequence[Any], other: Sequence[Any], trained: str = "the model was trained on") -> str:
     names, wanted = [m.name for m in one], [m.name for m in other]
     if names != wanted:
-        return f"it has the modalities {', '.join(names)}, the model was trained on {', '.join(wanted)}"
-    odd = next((a, b) for a, b in zip(one, other, strict=True) if a != b)
-    return f"modality {odd[0].name!r} has shape {list(odd[0].shape)}, the model was trained on {list(odd[1].shape)}"
+        return f"it has the modalities {', '.join(names)}, {trained} {', '.join(wanted)}"
+    a, b = next((a, b) for a, b in zip(one, other, strict=True) if a != b)
+    for what in ("kind", "shape", "rate", "vocab", "categories"):
+        mine, theirs = getattr(a, what), getattr(b, what)
+        if mine != theirs:
+            shown = [list(v) if isinstance(v, tuple) else v for v in (mine, theirs)]
+            return f"modality {a.name!r} has {what} {shown[0]}, {trained} {shown[1]}"
+    return f"modality {a.name!r} is another"

@@ -26,7 +26,8 @@ def register(card: Card) -> Callable[[P], P]:
 
     def add(cls: P) -> P:
         cls.card = card
-        return METHODS.register(card.key)(cls)
+        METHODS.register(card.key)(cls)
+        return cls
 
     return add
 

@@ -131,7 +131,7 @@ class Model(Part):
         prediction = self.head(self.fuse(completed), completed)
         return prediction.or_prior(self.enough(present), self.prior)
 
-    @final
+    @final  # type: ignore[misc]
     def forward(self, batch: Batch) -> Prediction:
         return self.predict(self.encode(batch))
 

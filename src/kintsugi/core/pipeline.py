@@ -41,7 +41,7 @@ class Pipeline(nn.Module):
 
     def _attach(self) -> None:
         for part in (*self.strategies, *self.monitors):
-            part.attach(self.model)  # type: ignore[operator]
+            part.attach(self.model)
 
     @property
     def schema(self) -> Schema:

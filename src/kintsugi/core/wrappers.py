@@ -46,7 +46,7 @@ class Restorer(Part):
 
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        return _pipeline(schema, host, restore=cls(schema, **hyper))
+        return _pipeline(schema, host, restore=cls(schema, **hyper))  # type: ignore[call-arg]
 
 
 class _Around(Part):
@@ -84,7 +84,7 @@ class Strategy(_Around):
 
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        return _pipeline(schema, host, strategies=[cls(schema, **hyper)])
+        return _pipeline(schema, host, strategies=[cls(schema, **hyper)])  # type: ignore[call-arg]
 
 
 class Monitor(_Around):
@@ -104,7 +104,7 @@ class Monitor(_Around):
 
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        return _pipeline(schema, host, monitors=[cls(schema, **hyper)])
+        return _pipeline(schema, host, monitors=[cls(schema, **hyper)])  # type: ignore[call-arg]
 
 
 def _pipeline(schema: Schema, host: Model | None, **parts: Any) -> Pipeline:

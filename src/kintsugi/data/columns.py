@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kintsugi.core.errors import ConfigError, nearest
+from kintsugi.core.errors import ConfigError, KintsugiError, nearest
 from kintsugi.data.cells import Reader
 from kintsugi.data.readers import audio, image, series, tabular, text, vector
 
@@ -110,11 +111,6 @@ class Columns(_Strict):
     class_weights: Literal["balanced"] | list[float] | None = None
     on_error: Literal["raise", "missing"] = "raise"
 
-    def options(self) -> dict[str, Any]:
-        """Keywords of the constructors of :class:`kintsugi.Table`."""
-        said = self.model_dump(exclude={"modalities"}, exclude_none=True)
-        return {"modalities": {name: column.reader() for name, column in self.modalities.items()}, **said}
-
 
 def read_columns(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The file as keywords of the constructors of :class:`kintsugi.Table`.
@@ -127,40 +123,44 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = place.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{place} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{place} is not UTF-8 ({error}); save it as UTF-8") from error
     try:
         node = yaml.compose(content, Loader=yaml.SafeLoader)
         values = yaml.safe_load(content)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{place}{where}: not YAML: {getattr(error, 'problem', error)}") from error
+        raise ConfigError(f"{place}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{place}: expected keys such as modalities: and target:, found {type(values).__name__}")
+    _once(place, node)
     try:
-        return Columns.model_validate(values).options()
+        columns = Columns.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(place, node, error)) from error
+        raise ConfigError(_explain(place, node, values, error)) from error
+    readers = {}
+    for name, column in columns.modalities.items():
+        try:
+            readers[name] = column.reader()
+        except KintsugiError as error:
+            line = _line(node, ["modalities", name])
+            raise ConfigError(f"{place}, line {line}: modalities.{name}: {error}") from error
+    return {"modalities": readers, **columns.model_dump(exclude={"modalities"}, exclude_none=True)}
 
 
-def _explain(place: Path, node: Any, error: ValidationError) -> str:
-    said = []
-    for problem in error.errors():
-        location = [part for part in problem["loc"] if part not in _KINDS or part in _keys_at(node, problem["loc"])]
-        line = _line(node, location)
-        what, hint = problem["msg"], ""
-        if problem["type"] == "extra_forbidden":
-            what, hint = "unknown key", nearest(str(location[-1]), _known(problem["loc"]))
-        elif problem["type"] == "union_tag_invalid":
-            what, hint = (
-                f"unknown kind {problem['input'].get('kind')!r}",
-                nearest(str(problem["input"].get("kind")), _KINDS),
-            )
-        elif problem["type"] == "union_tag_not_found":
-            what = f"kind is lacking; known: {', '.join(sorted(_KINDS))}"
-        elif problem["type"] == "missing":
-            what = "is lacking"
-        said.append(f"{place}, line {line}: {'.'.join(map(str, location))}: {what}{hint}")
-    return "\n".join(said)
+def _once(place: Path, node: Any) -> None:
+    """YAML would take the last of two equal keys and drop the others."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _once(place, child)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[Any] = set()
+        for key, child in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConfigError(f"{place}, line {key.start_mark.line + 1}: {key.value} is there twice")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            _once(place, child)
 
 
 _KINDS: dict[str, type[_Strict]] = {
@@ -169,16 +169,42 @@ _KINDS: dict[str, type[_Strict]] = {
 }  # fmt: skip
 
 
-def _known(location: tuple[Any, ...]) -> list[str]:
-    if len(location) >= 3 and location[0] == "modalities":
-        return list(_KINDS[str(location[2])].model_fields) if location[2] in _KINDS else []
-    return list(Columns.model_fields)
+def _explain(place: Path, node: Any, values: Mapping[str, Any], error: ValidationError) -> str:
+    """One line for each key that is wrong; what is wrong with each way to read it is on that line."""
+    said: dict[str, list[str]] = {}
+    for problem in error.errors():
+        where, kind = list(problem["loc"]), None
+        if len(where) > 2 and where[0] == "modalities" and where[2] in _KINDS:
+            kind = str(where.pop(2))  # pydantic names the kind that it chose
+        location = _real(values, where)
+        what, found = problem["msg"], problem["input"]
+        if problem["type"] == "missing":
+            location, what = where, "is lacking"
+        elif problem["type"] == "extra_forbidden":
+            known = _KINDS[kind].model_fields if kind is not None else Columns.model_fields
+            what = f"unknown key{nearest(str(where[-1]), known)}"
+        elif problem["type"] == "union_tag_invalid":
+            what = f"unknown kind {found.get('kind')!r}{nearest(str(found.get('kind')), _KINDS)}"
+        elif problem["type"] == "union_tag_not_found":
+            what = f"kind is lacking; known: {', '.join(sorted(_KINDS))}"
+        else:
+            shown = repr(found) if isinstance(found, (str, int, float)) else f"a {type(found).__name__}"
+            what = f"{shown}: {what[:1].lower()}{what[1:]}"
+        key = f"{place}, line {_line(node, location)}: {'.'.join(map(str, location))}: "
+        said.setdefault(key, []).append(what)
+    return "\n".join(key + ", or ".join(dict.fromkeys(whats)) for key, whats in said.items())
 
 
-def _keys_at(node: Any, location: tuple[Any, ...]) -> set[str]:
-    """Names of modalities, which may be called like a kind."""
-    found = _child(node, "modalities") if location and location[0] == "modalities" else None
-    return set() if found is None else {key.value for key, _ in getattr(found[1], "value", [])}
+def _real(values: Any, location: list[Any]) -> list[Any]:
+    """The part of a location that is in the file; behind it pydantic names the alternatives that it tried."""
+    real = []
+    for part in location:
+        inside = part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
+        if not inside:
+            break
+        values = values[part]
+        real.append(part)
+    return real
 
 
 def _child(node: Any, name: object) -> tuple[Any, Any] | None:

@@ -112,7 +112,7 @@ class TensorSource(Source):
         if not hasattr(self, "_fingerprint"):
             digest = hashlib.sha256(repr(self.schema.to_json()).encode())
             tensors = [*self._all.inputs.values(), self._all.present, *self._all.mask.values()]
-            tensors += [] if self._all.target is None else [self._all.target]
+            tensors += [t for t in (self._all.target, self._all.target_present, self._all.weight) if t is not None]
             for tensor in tensors:
                 digest.update(tensor.contiguous().numpy().tobytes())
             self._fingerprint = digest.hexdigest()[:16]

@@ -148,7 +148,7 @@ def best_table(classes: int, modalities: int) -> np.ndarray:
         sharp = 1 + 9 * step / STEPS
         hit = (sharp * scores).softmax(-1)[:, torch.arange(len(label)), label].mean(1)
         adam.zero_grad()
-        (-hit.sum()).backward()  # type: ignore[no-untyped-call]
+        (-hit.sum()).backward()
         adam.step()
     return best.double().numpy()
 

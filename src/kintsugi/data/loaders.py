@@ -34,6 +34,12 @@ def order(positions: Tensor, batch_size: int, generator: torch.Generator | None 
     return chunks
 
 
+def count(rows: int, batch_size: int) -> int:
+    """How many batches :func:`order` makes of so many rows."""
+    full, rest = divmod(rows, batch_size)
+    return max(1, full + (rest > 1 or (rest == 1 and batch_size == 1)))
+
+
 class Loader:
     """Batches of rows; each iteration is one epoch.
 
@@ -59,7 +65,7 @@ class Loader:
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
         self.positions = torch.arange(len(data)) if positions is None else torch.as_tensor(positions)
-        self.ahead = ahead
+        self.ahead = _ahead(data) if ahead is None else ahead
         order(self.positions[:0], batch_size)  # complains about the size now
 
     def __len__(self) -> int:
@@ -71,9 +77,13 @@ class Loader:
 
 def batches(data: Data, chunks: Sequence[Tensor], ahead: int | None = None) -> Iterator[Batch]:
     """The batches of these positions, in order; ``ahead`` of them are decoded while one is used (see :class:`Loader`)."""
-    resident = isinstance(data, Dataset) and isinstance(data.source, TensorSource)
-    ahead = (0 if resident else AHEAD) if ahead is None else ahead
+    ahead = _ahead(data) if ahead is None else ahead
     return _read_ahead(data, chunks, ahead) if ahead else map(data.batch, chunks)
+
+
+def _ahead(data: Data) -> int:
+    resident = isinstance(data, Dataset) and isinstance(data.source, TensorSource)
+    return 0 if resident else AHEAD
 
 
 def _read_ahead(data: Data, chunks: Sequence[Tensor], ahead: int) -> Iterator[Batch]:

@@ -44,7 +44,7 @@ def product_of_experts(mean: Tensor, logvar: Tensor, present: Tensor, prior: boo
     return weighted / total, -torch.log(total)
 
 
-def sample(mean: Tensor, logvar: Tensor, on: bool) -> Tensor:
+def sample(mean: Tensor, logvar: Tensor, *, on: bool) -> Tensor:
     """``mean + exp(logvar / 2) * noise`` (Kingma and Welling, ICLR 2014, section 2.4) with ``on``, else the mean."""
     return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean) if on else mean
 

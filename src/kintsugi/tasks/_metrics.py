@@ -13,6 +13,8 @@ class LogLoss(Metric):
     higher_is_better = False
     is_differentiable = False
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,4 +29,5 @@ class LogLoss(Metric):
 
     def compute(self) -> Tensor:
         """The mean over everything seen."""
-        return self.total / self.count
+        mean: Tensor = self.total / self.count
+        return mean

@@ -50,7 +50,7 @@ class Regression(Task):
 
     def loss(self, output: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
         assert batch.target is not None
-        target = batch.target.to(output.dtype).reshape(len(batch), -1).nan_to_num()
+        target = batch.target.to(output.dtype).reshape(len(batch), self.outputs).nan_to_num()
         target = (target - output.new_tensor(self.centre)) / output.new_tensor(self.scale)
         return masked_mean(
             F.mse_loss(output, target, reduction="none").mean(-1), labelled(batch, rows), batch.weight, output
@@ -81,7 +81,12 @@ class Regression(Task):
     @classmethod
     def fitted(cls, target: Tensor, names: tuple[str, ...] = ("target",)) -> Regression:
         """With centre, scale and ten quantile bins of these training targets ``[N]`` or ``[N, K]``."""
-        values = target.float().reshape(len(target), -1)
+        values = target.float().reshape(len(target), len(names))
+        values = values[torch.isfinite(values).all(1)]
+        if len(values) < 2:
+            raise ConfigError(
+                f"a regression needs two rows with a target to learn its scale from; there are {len(values)}"
+            )
         edges = torch.quantile(values[:, 0], torch.linspace(0.1, 0.9, 9))
         return cls(names, tuple(values.mean(0).tolist()), tuple(values.std(0).tolist()), tuple(edges.tolist()))
 

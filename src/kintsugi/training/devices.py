@@ -27,7 +27,10 @@ class Devices:
                 ) from error
             accelerator = "cuda" if device.startswith("cuda") else "cpu"
             self.fabric = Fabric(
-                accelerator=accelerator, devices=devices, precision=precision, strategy=strategy or "auto"
+                accelerator=accelerator,
+                devices=devices,
+                precision=precision,  # type: ignore[arg-type]
+                strategy=strategy or "auto",
             )
             self.fabric.launch()
             self.world, self.rank = self.fabric.world_size, self.fabric.global_rank

@@ -12,7 +12,7 @@ class Progress:
 
     def __init__(self, show: bool | None, title: str) -> None:
         self._show = sys.stderr.isatty() if show is None else show
-        self._title, self._total, self._bar, self._task = title, 0, None, 0
+        self._title, self._task = title, 0
         self._bar: Any = None
 
     def __enter__(self) -> Self:

@@ -26,11 +26,11 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Strategy
 from kintsugi.data.dataset import Dataset
+from kintsugi.data.loaders import batches, count, order
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.devices import Devices
-from kintsugi.training.feed import feed
 from kintsugi.training.progress import Progress
-from kintsugi.training.sampling import count_batches, endless, epoch_batches, generator
+from kintsugi.training.sampling import endless, generator
 from kintsugi.training.views import get_view
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -116,11 +116,13 @@ class Trainer:
         with torch.random.fork_rng(devices=cuda), Progress(shown, _title(pipeline)) as self._bar:
             torch.manual_seed(self.seed)
             try:
-                owner = next((s for s in pipeline.strategies if type(s).fit is not Strategy.fit), None)
+                owner: Any = next(
+                    (s for s in cast("list[Strategy]", pipeline.strategies) if type(s).fit is not Strategy.fit), None
+                )
                 if owner is None:
                     self.run_all(pipeline, data)
                 else:
-                    cast(Strategy, owner).fit(self, pipeline, data)
+                    owner.fit(self, pipeline, data)
                 pipeline.finish()
                 pipeline.eval()
                 with torch.no_grad():
@@ -140,7 +142,9 @@ class Trainer:
         for i, (part, stage) in enumerate(plan):
             budget = sum(other.share for name, other in plan if name == part)
             epochs = max(1, round(self.epochs * stage.share / budget))
-            self._stage(pipeline, part, stage, data, epochs, select=self.select and part == "model" and i == len(plan) - 1)
+            self._stage(
+                pipeline, part, stage, data, epochs, select=self.select and part == "model" and i == len(plan) - 1
+            )
 
     def run(self, pipeline: Pipeline, stage: Stage, data: Splits) -> None:
         """One stage of the model, by its share of the epochs, without choosing among them."""
@@ -178,7 +182,7 @@ class Trainer:
         optimizer = self._optimizer(moving)
         source = data.val if stage.rows == "val" else data.train
         other = data.val if stage.side == "val" else data.train
-        steps = max(1, count_batches(len(rows), self.batch_size) // self._at.world)
+        steps = max(1, count(len(rows), self.batch_size) // self._at.world)
         place = saved.Position(self._key, run, 0)
         best: dict[str, Tensor] | None = None
         if self._resume is not None and run == self._resume.position.run:
@@ -196,12 +200,11 @@ class Trainer:
             pipeline.train()
             _calm(pipeline)
             draw = generator(self.seed, run, epoch, "view", self._at.rank)
-            order = epoch_batches(rows, self.batch_size, generator(self.seed, run, epoch, "rows"))
-            batches = self._at.share(list(order))
-            stream = feed(source, batches)
+            chunks = self._at.share(order(rows, self.batch_size, generator(self.seed, run, epoch, "rows")))
+            stream = batches(source, chunks)
             beside: Iterator[Batch | None] = repeat(None)
             if side is not None:
-                asked = endless(side, map(len, batches), generator(self.seed, run, epoch, "side", self._at.rank))
+                asked = endless(side, map(len, chunks), generator(self.seed, run, epoch, "side", self._at.rank))
                 beside = map(other.batch, asked)
             sums: dict[str, float] = {}
             for i, (batch, companion) in enumerate(zip(stream, beside, strict=False)):

@@ -56,7 +56,7 @@ class EarlyFusion(Model):
             raise ConfigError(f"unknown fill {fill!r}; known: token, mean, zero")
         self.fill = fill
         self.lowlevel = nn.ModuleDict({m.name: lowlevel(m) for m in schema.modalities})
-        sizes = [int(reader.features) for reader in self.lowlevel.values()]
+        sizes = [int(reader.features) for reader in self.lowlevel.values()]  # type: ignore[arg-type]
         self.filler = nn.ParameterList([nn.Parameter(torch.zeros(n), requires_grad=fill == "token") for n in sizes])
         self.scale = nn.ParameterList([nn.Parameter(torch.ones(2, n), requires_grad=False) for n in sizes])
         self.trunk = nn.Sequential(
@@ -93,8 +93,10 @@ class EarlyFusion(Model):
 
     def _filler(self, i: int) -> Tensor:
         if self.fill == "zero":  # zero before standardisation, as the raw zero-fill of most public code
-            return -self.scale[i][0] / self.scale[i][1]
-        return self.filler[i]  # "mean" is zero after it
+            raw: Tensor = -self.scale[i][0] / self.scale[i][1]
+            return raw
+        filler: Tensor = self.filler[i]  # "mean" is zero after standardisation
+        return filler
 
     def encode(self, batch: Batch, encoders: Any = None) -> Features:
         return Features({"joint": Stream.vector(self.trunk(self.joint(batch)))}, batch.present)

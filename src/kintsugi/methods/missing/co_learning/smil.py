@@ -84,8 +84,8 @@ class SMIL(Model):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("warm", 0.4, train=("encoders.*", "trunk.*", "task_head.*"), rows="complete"),
-            Stage("meta", 0.6, train=("encoders.*", "pick.*", "disturb.*", "trunk.*", "task_head.*"), side="complete"),
+            Stage("warm", 0.2, train=("encoders.*", "trunk.*", "task_head.*"), rows="complete"),
+            Stage("meta", 0.8, train=("encoders.*", "pick.*", "disturb.*", "trunk.*", "task_head.*"), side="complete"),
         ]
 
     def prepare(self, data: Splits, stage: Stage) -> None:
@@ -108,7 +108,7 @@ class SMIL(Model):
         for i, (m, stream) in enumerate(features.streams.items()):
             guess = self.shares(m, known) @ self.get_buffer(f"centres_{m}")
             rebuilt[m] = Stream.vector(torch.where(features.present[:, i, None], stream.pooled(), guess))
-        return features.replace(**rebuilt)
+        return features.replace(None, **rebuilt)
 
     def shares(self, modality: str, known: Tensor) -> Tensor:
         """Weight of each centre ``[B, K]``, positive and summing to one, from the mean of what is there ``[B, D]``."""
