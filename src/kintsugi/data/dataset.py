@@ -156,6 +156,7 @@ class _Damage:
     mask_hash: str = ""
     keep: Keep = "nothing"
     corruption: str = "none"
+    plans: tuple[str, ...] = ()
 
 
 class Dataset(Data):
@@ -297,7 +298,9 @@ class Dataset(Data):
 
         plan = corruption.plan(self, seed)
         said = "" if self.damage.corruption == "none" else self.damage.corruption + " + "
-        damage = replace(self.damage, corruption=f"{said}{corruption} seed={seed} {plan.hash}")
+        damage = replace(
+            self.damage, corruption=f"{said}{corruption} seed={seed}", plans=(*self.damage.plans, plan.hash)
+        )
         return self._with(corruptions=(*self.corruptions, (corruption, plan)), damage=damage)
 
     # looking at it ---------------------------------------------------------------------------------------------
