@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.schema import TASKS, StreamSpec, Task
-from kintsugi.tasks.common import PooledHead, labelled, masked_mean
+from kintsugi.core.schema import TASKS
+from kintsugi.tasks.common import NamedOutputs, labelled, masked_mean
 
 
 @TASKS.register("classification")
-class Classification(Task):
+class Classification(NamedOutputs):
     """One of several classes: output ``[B, C]`` logits, target int64 ``[B]``.
 
     Args:
@@ -36,13 +36,6 @@ class Classification(Task):
         if weights is not None and len(weights) != len(self.names):
             raise ConfigError(f"{len(weights)} class weights for {len(self.names)} classes")
         self.weights = None if weights is None else tuple(float(w) for w in weights)
-
-    @property
-    def outputs(self) -> int:
-        return len(self.names)
-
-    def head(self, spec: StreamSpec) -> nn.Module:
-        return PooledHead(spec, self.outputs)
 
     def loss(self, output: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
         assert batch.target is not None

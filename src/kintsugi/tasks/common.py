@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.features import Stream
-from kintsugi.core.schema import StreamSpec
+from kintsugi.core.schema import StreamSpec, Task
 
 
 class PooledHead(nn.Module):
@@ -19,6 +19,19 @@ class PooledHead(nn.Module):
     def forward(self, stream: Stream) -> Tensor:
         out: Tensor = self.linear(stream.pooled())
         return out
+
+
+class NamedOutputs(Task):
+    """A task with one named number a row and output: classes, labels or targets."""
+
+    names: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.names)
+
+    def head(self, spec: StreamSpec) -> nn.Module:
+        return PooledHead(spec, self.outputs)
 
 
 def masked_mean(losses: Tensor, keep: Tensor | None, weight: Tensor | None, output: Tensor) -> Tensor:

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.schema import TASKS, StreamSpec, Task
-from kintsugi.tasks.common import PooledHead, labelled, masked_mean
+from kintsugi.core.schema import TASKS
+from kintsugi.tasks.common import NamedOutputs, labelled, masked_mean
 
 
 @TASKS.register("multilabel")
-class Multilabel(Task):
+class Multilabel(NamedOutputs):
     """Any number of labels: output ``[B, C]`` logits, target float ``[B, C]`` of zeros and ones."""
 
     key = "multilabel"
@@ -26,13 +26,6 @@ class Multilabel(Task):
         self.names = tuple(str(label) for label in labels)
         if not self.names:
             raise ConfigError("multilabel needs at least one label")
-
-    @property
-    def outputs(self) -> int:
-        return len(self.names)
-
-    def head(self, spec: StreamSpec) -> nn.Module:
-        return PooledHead(spec, self.outputs)
 
     def loss(self, output: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
         assert batch.target is not None

@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.schema import TASKS, StreamSpec, Task
-from kintsugi.tasks.common import PooledHead, labelled, masked_mean
+from kintsugi.core.schema import TASKS
+from kintsugi.tasks.common import NamedOutputs, labelled, masked_mean
 
 
 @TASKS.register("regression")
-class Regression(Task):
+class Regression(NamedOutputs):
     """Numbers: output ``[B, K]`` in units of ``scale`` around ``centre``, target float ``[B]`` or ``[B, K]`` in the user's units.
 
     Args:
@@ -40,13 +40,6 @@ class Regression(Task):
             raise ConfigError("targets, centre and scale must be of one length")
         if any(s <= 0 for s in self.scale):
             raise ConfigError("a target that never varies cannot be regressed: its standard deviation is 0")
-
-    @property
-    def outputs(self) -> int:
-        return len(self.names)
-
-    def head(self, spec: StreamSpec) -> nn.Module:
-        return PooledHead(spec, self.outputs)
 
     def loss(self, output: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
         assert batch.target is not None
