@@ -202,6 +202,7 @@ def test_the_target_is_not_needed_to_predict_and_not_read() -> None:
     bare = frame[["note", "age", "ward", "lab"]]
     assert np.array_equal(fitted().predict_proba(bare), fitted().predict_proba(frame))
     assert np.array_equal(fitted().predict_proba(frame.assign(outcome=CLASSES[0])), fitted().predict_proba(frame))
+    assert np.array_equal(fitted().predict_proba(frame.assign(outcome="unheard of")), fitted().predict_proba(frame))
     alone = fitted().predict_proba(bare.iloc[3:4])
     assert np.allclose(alone, fitted().predict_proba(bare)[3:4], atol=1e-6)
 

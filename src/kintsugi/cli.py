@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -23,7 +25,9 @@ class _Commands(TyperGroup):
         from kintsugi.core.errors import KintsugiError
 
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+                return super().invoke(ctx)
         except KintsugiError as error:
             _fail(str(error), 2)
         except ImportError as error:
@@ -73,6 +77,11 @@ def _plain(text: str) -> str:
     return escape(text)
 
 
+def _called() -> str:
+    """The command that a report says it was made by, as a shell reads it."""
+    return shlex.join(["kintsugi", *sys.argv[1:]])
+
+
 @app.command()
 def demo(
     out: Annotated[
@@ -98,8 +107,7 @@ def demo(
     from kintsugi.demo import METHODS, run
 
     chosen = METHODS if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
-    said = " ".join(["kintsugi", *sys.argv[1:]])
-    raise typer.Exit(run(out, chosen, epochs, seed, workers, said))
+    raise typer.Exit(run(out, chosen, epochs, seed, workers, _called()))
 
 
 @app.command()
@@ -316,14 +324,14 @@ def predict(
     """
     from kintsugi.core.errors import ConfigError
     from kintsugi.data.table import Table
-    from kintsugi.estimator import load
+    from kintsugi.estimator import load, unlabelled
 
     if on_error not in ("raise", "missing"):
         raise ConfigError(f"--on-error is raise or missing, not {on_error!r}")
     loaded = load(model)
     if loaded.reading_ is None:
         raise ConfigError(f"{model} was trained on tensors, so it cannot read files; load it in Python")
-    table = Table.from_reading(data, loaded.reading_, on_error=on_error)  # type: ignore[arg-type]
+    table = Table.from_reading(data, unlabelled(loaded.reading_), on_error=on_error)  # type: ignore[arg-type]
     frame = loaded.predict_frame(table)
     _tell(table.problems)
     _write(frame, out)
@@ -391,7 +399,7 @@ def evaluate(
         results.to_csv(csv)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
-        results.to_html(html, command=" ".join(["kintsugi", *sys.argv[1:]]))
+        results.to_html(html, command=_called())
 
 
 @app.command()

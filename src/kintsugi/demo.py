@@ -89,8 +89,9 @@ def run(
     if final.exists() and not (final / "model.json").exists() and (not final.is_dir() or any(final.iterdir())):
         raise ConfigError(f"{final} is there and is no saved model; choose another folder with --out")
     console = Console(highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
     models = out / ".training"  # a name that nobody else has, since it is deleted at the end
-    models.mkdir(parents=True, exist_ok=True)
+    models.mkdir(exist_ok=True)
     jobs = [Job(m, c, seed, epochs, models / f"{m}-{_slug(c)}") for m in methods for c in CONDITIONS]
     began = time.perf_counter()
     console.print(

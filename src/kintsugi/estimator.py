@@ -222,7 +222,14 @@ class _Estimator:
         device = pipeline.model.prior.device
         with torch.inference_mode():
             for batch in data.batches(CHUNK):
-                yield batch.present, pipeline.answer(batch.to(device))
+                prediction = pipeline.answer(batch.to(device))
+                wrong = ~torch.isfinite(prediction.output).flatten(1).all(1).cpu()
+                if bool(wrong.any()):
+                    raise DataError(
+                        f"{data.name}: the answer to row {int(batch.index[wrong][0])} (counted from 0) is not finite; look "
+                        "for numbers in this row that are far from all that the model was trained on"
+                    )
+                yield batch.present, prediction
 
     def _values(self, data: Dataset) -> np.ndarray:
         task = self._fitted().schema.task
@@ -365,12 +372,17 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     return model
 
 
+def unlabelled(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """The same reading for rows whose target is not looked at: it may be absent, or hold what training did not know."""
+    return {**reading, "target": []}
+
+
 def _alike(rows: Rows, schema: Schema, reading: Mapping[str, Any] | None, labels: bool = True) -> Dataset:
-    """Rows read as the training rows were; ``labels``: the target has to be there."""
+    """Rows read as the training rows were; ``labels``: the target has to be there, otherwise it is not looked at."""
     if not isinstance(rows, Dataset):
         if reading is None:
             raise ConfigError("the training rows were tensors, so nothing says how to read others; give a kg.Dataset")
-        return Table.from_reading(rows, reading, require_target=labels)
+        return Table.from_reading(rows, reading if labels else unlabelled(reading), require_target=labels)
     if rows.schema.modalities != schema.modalities:
         raise DataError(
             f"{rows.name} is read otherwise than the training rows were: {_differ(rows.schema.modalities, schema.modalities)}"
