@@ -22,7 +22,7 @@ from kintsugi.contract import everything, mixed
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.encoder import Encoder, UserEncoder
-from kintsugi.core.errors import ConfigError, DataError, UnknownName
+from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss, UnknownName
 from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.methods import METHODS, arguments, card, create, list_methods, part_class, switched_off
 from kintsugi.core.model import Model
@@ -1056,3 +1056,14 @@ def test_part_is_one_life_cycle_with_nothing_to_do_by_default() -> None:
     assert (part.clock.stage, part.clock.epoch, part.clock.progress) == ("", 0, 0.0)
     with pytest.raises(NotImplementedError):
         Part.pipeline(schema_of())
+
+
+def test_errors_can_cross_from_a_worker() -> None:
+    import pickle
+
+    for error in (
+        UnknownName("method", "mmim", ["mmin", "smil"]),
+        NonFiniteLoss("train", 2, {"task": float("nan")}, [4, 7]),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))

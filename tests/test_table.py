@@ -642,3 +642,13 @@ def test_truncated_anywhere(kind, share):
     assert data.batch([0]).present.all()
     with pytest.raises(DataError, match=r"truncated|decoded|format"):
         data.batch([1])
+
+
+def test_a_table_of_categories_alone_is_read_as_numbers() -> None:
+    data = Table.from_records(
+        [{"a": "x", "b": "u", "y": 0}, {"a": "y", "b": None, "y": 1}], modalities={"t": tabular(["a", "b"])}, target="y"
+    )
+    batch = data.batch(torch.arange(2))
+    assert batch.inputs["t"].dtype == torch.float32
+    assert batch.inputs["t"].tolist() == [[1.0, 1.0], [2.0, 0.0]]
+    assert batch.mask["t"].tolist() == [[True, True], [True, False]]

@@ -24,6 +24,7 @@ from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Schema
 from kintsugi.data.cells import Reader
 from kintsugi.data.dataset import Dataset
+from kintsugi.data.reading import check_reading
 from kintsugi.data.splits import split_rows
 from kintsugi.data.table import Table
 from kintsugi.training.trainer import Trainer
@@ -387,23 +388,8 @@ def _alike(rows: Rows, schema: Schema, reading: Mapping[str, Any] | None, labels
         raise DataError(
             f"{rows.name} is read otherwise than the training rows were: {_differ(rows.schema.modalities, schema.modalities)}"
         )
-    if reading is not None and rows.reading is not None:
-        for name, trained in reading["modalities"].items():
-            if _learned(rows.reading["modalities"][name]) != _learned(trained):
-                raise DataError(
-                    f"{rows.name} is read otherwise than the training rows were: modality {name!r} has other settings, "
-                    "scales or categories. Give the file, frame or records themselves, or read them with "
-                    "kg.Table.from_reading(rows, model.reading_)"
-                )
+    check_reading(rows, reading)
     return rows
-
-
-def _learned(reader: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides how a cell is read, without the names of columns."""
-    said = {k: v for k, v in reader.items() if k not in ("column", "cells", "categories")}
-    if "known" in said:
-        said["known"] = [said["known"].get(c) for c in reader["cells"]]
-    return said
 
 
 def _same_target(rows: Dataset, schema: Schema) -> None:

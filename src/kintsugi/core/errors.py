@@ -20,6 +20,9 @@ class UnknownName(KintsugiError, KeyError):
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])
 
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str]]]:  # so that a worker can raise it
+        return type(self), (self.what, self.name, self.known)
+
 
 class DataError(KintsugiError, ValueError):
     """Input that cannot be used as it is."""
@@ -44,6 +47,9 @@ class NonFiniteLoss(KintsugiError, ArithmeticError):
             f"the loss is not finite in stage {stage!r}, epoch {epoch + 1} ({terms}); rows of the batch: {shown}. "
             "Look at these rows, lower the learning rate, or clip harder."
         )
+
+    def __reduce__(self) -> tuple[type[NonFiniteLoss], tuple[str, int, dict[str, float], list[int]]]:
+        return type(self), (self.stage, self.epoch, self.losses, self.rows)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

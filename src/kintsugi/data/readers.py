@@ -159,7 +159,7 @@ class TabularReader(Reader):
             if not math.isfinite(number):
                 raise ReadError(f"column {column!r}", "NaN or infinity in present data")
             values[i] = (number - self.mean[i]) / self.std[i]
-        return torch.tensor(values), torch.tensor(seen)
+        return torch.tensor(values, dtype=torch.float32), torch.tensor(seen)
 
 
 def tabular(columns: Sequence[str], categories: Sequence[str] = ()) -> TabularReader:

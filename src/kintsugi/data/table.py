@@ -185,7 +185,7 @@ def _used(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def _build(frame: pd.DataFrame, modalities: Mapping[str, Reader], options: TableOptions) -> TableSource:
     columns = _columns(modalities, options)
     if not len(frame):
-        raise DataError("the table has no rows")
+        raise DataError(f"{options.get('name', 'the table')} has no rows")
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"the table has two columns named {twice!r}")

@@ -206,7 +206,7 @@ def evaluate(
     bootstrap = Bootstrap(len(rows), resamples)
     parts = []
     for label, given, pipeline in pipelines:
-        _check(pipeline, data)
+        _check(given, pipeline, data)
         run = _Scoring(
             label, seed_of(given) if seed is None else seed, training_of(given) if training is None else training
         )
@@ -221,7 +221,9 @@ def _labelled(data: Dataset) -> Dataset:
     return data if len(keep) == len(data) else data.subset(keep)
 
 
-def _check(pipeline: Pipeline, data: Dataset) -> None:
+def _check(given: Any, pipeline: Pipeline, data: Dataset) -> None:
+    from kintsugi.data.reading import check_reading
+
     for modality in pipeline.schema.names:
         if modality not in data.schema.names:
             raise DataError(
@@ -233,7 +235,9 @@ def _check(pipeline: Pipeline, data: Dataset) -> None:
             f"the model solves {mine.key} with {mine.outputs} outputs; "
             f"{data.name} is for {theirs.key} with {theirs.outputs}"
         )
-    if mine.key != "regression" and mine != theirs:  # a regression's centre and scale are its training rows'
+    check_reading(data, getattr(given, "reading_", None))
+    names = [list(getattr(task, "names", ())) for task in (mine, theirs)]
+    if mine.key != "regression" and names[0] != names[1]:
         raise DataError(f"the classes of the model and of {data.name} differ in name or order")
 
 

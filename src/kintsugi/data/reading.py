@@ -1,0 +1,34 @@
+"""Are rows read as a model's training rows were?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kintsugi.core.errors import DataError
+from kintsugi.data.dataset import Dataset
+
+
+def check_reading(rows: Dataset, reading: Mapping[str, Any] | None) -> None:
+    """Refuse rows whose readers learned other sizes, scales or categories than those of ``reading``.
+
+    Raises:
+        DataError: naming the modality and the remedy.
+    """
+    if reading is None or rows.reading is None:
+        return
+    for name, trained in reading["modalities"].items():
+        if _learned(rows.reading["modalities"][name]) != _learned(trained):
+            raise DataError(
+                f"{rows.name} is read otherwise than the training rows were: modality {name!r} has other settings, "
+                "scales or categories. Give the file, frame or records themselves, or read them with "
+                "kg.Table.from_reading(rows, model.reading_)"
+            )
+
+
+def _learned(reader: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how a cell is read, without the names of columns."""
+    said = {k: v for k, v in reader.items() if k not in ("column", "cells", "categories")}
+    if "known" in said:
+        said["known"] = [said["known"].get(c) for c in reader["cells"]]
+    return said
