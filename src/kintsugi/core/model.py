@@ -111,9 +111,10 @@ class Model(Part):
 
     def fuse(self, features: Features) -> Fused:
         """Default: the mean over present modalities."""
-        weights = features.present.to(features.flat().dtype)
+        pooled = features.pooled()
+        weights = features.present.to(pooled.dtype)
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
-        return Fused.vector((features.pooled() * weights[..., None]).sum(1), weights=weights)
+        return Fused.vector((pooled * weights[..., None]).sum(1), weights=weights)
 
     def head(self, fused: Fused, features: Features) -> Prediction:
         """Default: the task's head."""

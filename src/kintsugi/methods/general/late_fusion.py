@@ -60,7 +60,7 @@ class LateFusion(Model):
 
     def fuse(self, features: Features) -> Fused:
         alone = {m: head(features.streams[m]) for m, head in self.heads.items()}
-        return Fused.vector(features.flat(), extras={"alone": alone})
+        return Fused.vector(torch.cat([a.flatten(1) for a in alone.values()], 1), extras={"alone": alone})
 
     def head(self, fused: Fused, features: Features) -> Prediction:
         alone: dict[str, Tensor] = fused.extras["alone"]
