@@ -60,21 +60,22 @@ class CCM(Model):
     """Crossmodal compensation model.
 
     Args:
-        latent: width of the latent. beta: weight of the divergence from a unit Gaussian.
+        latent: width of the latent.
+        beta: weight of the divergence from a unit Gaussian, against squared errors summed over features.
         quantile: of clean validation residuals, above which a modality is rejected.
     """
 
     off: ClassVar[dict[str, Any] | type[Part]]
 
     def __init__(
-        self, schema: Schema, dim: int = 32, latent: int = 24, beta: float = 1e-2,
+        self, schema: Schema, dim: int = 32, latent: int = 32, beta: float = 0.15,
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(schema, dim, encoders, fused=HIDDEN)
-        self.beta = beta
         self.target = nn.ModuleDict({m.name: lowlevel(m) for m in schema.modalities})
         sizes = {m: int(reader.features) for m, reader in self.target.items()}  # type: ignore[arg-type]
         self.trunk = mlp([latent, HIDDEN], last=True)  # with the head: the policy that is trained on the latent
+        self.beta = beta / (sum(sizes.values()) / len(sizes))  # errors are means over features
         self.experts = nn.ModuleDict({m: GaussianHead(dim, latent) for m in schema.names})
         self.decoders = nn.ModuleDict({m: mlp([latent, HIDDEN, size]) for m, size in sizes.items()})
         for m, size in sizes.items():
