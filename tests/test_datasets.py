@@ -95,10 +95,10 @@ def test_limits_are_consistent(task, synergy):
 
 def test_defaults_are_where_they_are_said_to_be():
     note = datasets.load("factors").note
-    assert note["bayes"][("m1", "m2", "m3")] == pytest.approx(0.95, abs=0.02)
+    assert note["bayes"][("m1", "m2", "m3")] == pytest.approx(0.90, abs=0.02)
     for name in ("m1", "m2", "m3"):
         assert 0.6 < note["bayes"][(name,)] < 0.75
-    assert datasets.load("factors", synergy=1.0).note["additive_log_loss"] == pytest.approx(0.25, abs=0.02)
+    assert datasets.load("factors", synergy=1.0).note["additive_log_loss"] == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_posterior_is_that_of_brute_force():
@@ -143,14 +143,14 @@ def test_no_sum_of_evidence_computes_a_sum_modulo(classes, modalities, value):
     assert hit.mean() == pytest.approx(value)
 
 
-@pytest.mark.parametrize(("synergy", "least"), [(0.0, 0.9), (1.0, 0.9)])
+@pytest.mark.parametrize(("synergy", "least"), [(0.0, 0.82), (1.0, 0.9)])
 def test_bayes_is_within_reach_and_not_beaten(synergy, least):
     data = datasets.load("factors", synergy=synergy)
     train, _, test = data.split()
     (x, y), (x_test, y_test) = flat(train), flat(test)
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Linear(48, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 4)
+        nn.Linear(48, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 3)
     )
     adam = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.05)
     for _ in range(40):
