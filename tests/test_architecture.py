@@ -225,11 +225,10 @@ def full_name(node: ast.expr, known: dict[str, str]) -> str:
 
 
 def forked(tree: ast.AST) -> set[int]:
-    """Calls that stand inside ``with torch.random.fork_rng(...)``, or in a method's own test."""
+    """Calls that stand inside ``with torch.random.fork_rng(...)``."""
     inside: set[int] = set()
     for node in ast.walk(tree):
-        fork = isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item.context_expr) for item in node.items)
-        if fork or (isinstance(node, ast.FunctionDef) and node.name == "mechanism"):
+        if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item.context_expr) for item in node.items):
             inside |= {id(child) for child in ast.walk(node) if isinstance(child, ast.Call)}
     return inside
 

@@ -489,6 +489,10 @@ def test_unreadable_cells_stop_or_are_listed(work: Path, model: Path) -> None:
     assert len(absent) == 20
     assert lines[-1] == "absent: 2 more"  # of 24, two were absent before
     assert Told("evaluate", work / "m", work / "test.parquet").err.startswith(f"absent: row 4, scan: {broken}: ")
+    as_trained = Told("predict", work / "m", work / "test.parquet", "-o", work / "q.csv")
+    assert as_trained.status == 0, "a model that was trained with on_error: missing predicts so too"
+    assert as_trained.err.startswith(f"absent: row 4, scan: {broken}: ")
+    assert "pass on_error='missing'" in refused("predict", work / "m", work / "test.parquet", "--on-error", "raise")
 
 
 # interruptions ------------------------------------------------------------------------------------------------------

@@ -312,7 +312,12 @@ def predict(
         typer.Argument(help="Parquet or CSV file with the columns that the model was trained on.", show_default=False),
     ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="CSV or Parquet file; default: the terminal.")] = None,
-    on_error: Annotated[str, typer.Option(help="raise, or missing: treat unreadable cells as absent.")] = "raise",
+    on_error: Annotated[
+        str | None,
+        typer.Option(
+            help="raise, or missing: treat unreadable cells as absent; default: as in training.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Predict for rows with holes; a row with nothing gets the training prior and says so in `used`.
 
@@ -326,7 +331,7 @@ def predict(
     from kintsugi.data.table import Table
     from kintsugi.estimator import load, unlabelled
 
-    if on_error not in ("raise", "missing"):
+    if on_error not in (None, "raise", "missing"):
         raise ConfigError(f"--on-error is raise or missing, not {on_error!r}")
     loaded = load(model)
     if loaded.reading_ is None:

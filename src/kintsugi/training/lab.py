@@ -77,8 +77,12 @@ class Lab:
 
     def trained(self, **hyper: Any) -> Pipeline:
         """Trained on the toy's training rows."""
+        return self.train(self.pipeline(**hyper))
+
+    def train(self, pipeline: Pipeline) -> Pipeline:
+        """This pipeline, trained on the training rows as they now are."""
         trainer = Trainer(epochs=self.epochs, lr=3e-3, batch_size=64, seed=self.seed, progress=False)
-        return trainer.fit(self.pipeline(**hyper), self.splits)
+        return trainer.fit(pipeline, self.splits)
 
     def batch(self, rows: int = 32, part: str = "test") -> Batch:
         """Complete rows."""

@@ -177,10 +177,11 @@ class SMIL(Model):
         assert not torch.equal(model(batch).output, model(batch).output), "training draws nothing"
         gradients = []
         for second_order in (True, False):
-            torch.manual_seed(0)
-            inner = model.task.loss(model(batch).output, batch)
-            fast = fast_weights(model, inner, 1.0, only=CLASSIFIER, second_order=second_order)
-            outer = model.task.loss(model.call(fast, lab.batch()).output, lab.batch())
+            with torch.random.fork_rng(devices=[]):  # both orders see the same draws
+                torch.manual_seed(0)
+                inner = model.task.loss(model(batch).output, batch)
+                fast = fast_weights(model, inner, 1.0, only=CLASSIFIER, second_order=second_order)
+                outer = model.task.loss(model.call(fast, lab.batch()).output, lab.batch())
             weight = next(model.pick["m1"].parameters())
             gradients.append(torch.autograd.grad(outer, weight)[0])
         assert bool(gradients[0].any()), "the outer loss does not reach the rebuilding network through the inner step"
