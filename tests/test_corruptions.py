@@ -381,8 +381,8 @@ def test_specs_and_their_way_back(spec: Any, said: str) -> None:
         ("gaussian_noise(image, True)", ConfigError, "from 1 to 5"),
         ("gaussian_noise", ConfigError, "modality"),
         ("gaussian_noise(3)", ConfigError, "name of a modality"),
-        ("gaussian_noise(image, 3, level=2)", ConfigError, "level"),
-        ("gaussian_noise(image, open('x'))", ConfigError, "cannot read"),
+        ("gaussian_noise(image, 3, level=2)", UnknownName, "unknown parameter of gaussian_noise"),
+        ("gaussian_noise(image, open('x'))", ConfigError, "whole number"),
         (None, ConfigError, "cannot read"),
     ],
 )

@@ -23,7 +23,8 @@ class Batch:
     mask: name -> bool ``[B, T]``: steps (of text, series, table cells) that exist and were seen; absent key: all.
     context: what is no modality: speaker, time, client.
     truth: this batch before the view or the augmentation of this step; legal in losses only.
-    severity: float ``[B, M]``, on ``truth`` only: what the augmentation did.
+    severity: float ``[B, M]``: the level, 0 to 5, of what was done to each slot. A distortion says it on the batch that it
+    returns; data sets take it off, and an augmentation moves it to ``truth``, so that no method sees it as an input.
     """
 
     names: tuple[str, ...]

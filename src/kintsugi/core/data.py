@@ -44,6 +44,15 @@ class Data(ABC):
     def fingerprint(self) -> str:
         """Hash of the content and of everything that was done to it."""
 
+    @property
+    def reference(self) -> Data:
+        """Clean rows whose statistics say how large a damage is: the training rows, where it is known which these are."""
+        return self
+
+    def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
+        """Offset and factor, ``[C]`` each, that were taken off the values: original = offset + factor * value; None: none."""
+        return None
+
     def positions(self, rows: str) -> Tensor:
         """Positions of the rows that a stage names (see :class:`~kintsugi.core.stage.Stage`)."""
         here = self.present.any(1)

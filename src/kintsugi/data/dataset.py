@@ -19,7 +19,7 @@ from kintsugi.core.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kintsugi.imperfect.corruption import Distortion
+    from kintsugi.imperfect.distortion import Distortion
     from kintsugi.imperfect.missing import Mask, Mechanism
 
 Keep = Literal["nothing", "truth"]
@@ -37,6 +37,7 @@ class Source(ABC):
     split: Mapping[str, Tensor] | None = None
     problems: Problems | None = None
     reading: Mapping[str, Any] | None = None
+    reference: Dataset | None = None
 
     @abstractmethod
     def read(self, rows: Tensor) -> Batch:
@@ -196,7 +197,12 @@ class Dataset(Data):
 
     @property
     def target(self) -> Tensor | None:  # type: ignore[override]
-        return None if self.source.target is None else self.source.target[self.index]
+        if self.source.target is None:
+            return None
+        target = self.source.target[self.index]
+        for corruption, plan in self.corruptions:
+            target = corruption.relabel(target, self.index, plan)
+        return target
 
     @property
     def target_present(self) -> Tensor:  # type: ignore[override]
@@ -231,12 +237,21 @@ class Dataset(Data):
         words += [self.damage.corruption] if self.damage.corruption != "none" else []
         return ", ".join(words) or "as given"
 
+    @property
+    def reference(self) -> Dataset:
+        """The training rows of the source, where it says which these are, else all of its rows; as given."""
+        if self.source.reference is None:  # one object, so that what is measured on it can be remembered
+            train = (self.source.split or {}).get("train")
+            self.source.reference = Dataset(self.source, train if train is not None and len(train) else None)
+        return self.source.reference
+
     # reading ---------------------------------------------------------------------------------------------------
     def batch(self, rows: Tensor | Sequence[int]) -> Batch:
         rows = torch.as_tensor(rows, dtype=torch.int64)
         batch = self.source.read(self.index[rows])
         for corruption, plan in self.corruptions:
             batch = corruption.apply(batch, plan)
+        batch.severity = None  # the distortion says it; a method must not see it
         if self.hidden is not None:
             keep = ~self.hidden[rows]
             batch = batch.view(keep) if self.damage.keep == "truth" else batch.where(keep)

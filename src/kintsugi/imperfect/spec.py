@@ -41,17 +41,18 @@ class Call:
         return make(*self.args, **self.kwargs)
 
 
-def calls(spec: str | Mapping[str, Any]) -> list[Call]:
+def calls(spec: str | Mapping[str, Any], nested: bool = False) -> list[Call]:
     """The calls that a spec names; text may hold several, joined by ``+``.
 
-    Bare words are text: ``pattern(image, clue)``. ``+`` between words makes a list: ``pattern(image+clue)``. A mapping
-    has one key, the name, and one value: a mapping of arguments, a list of them, a single one, or None.
+    Bare words are text: ``pattern(image, clue)``. ``+`` between words makes a list: ``pattern(image+clue)``. With
+    ``nested``, an argument may be a call itself. A mapping has one key, the name, and one value: a mapping of arguments,
+    a list of them, a single one, or None.
 
     Raises:
         ConfigError: the spec is none of these.
     """
     if isinstance(spec, str):
-        return _from_text(spec)
+        return _from_text(spec, nested)
     if not isinstance(spec, Mapping) or len(spec) != 1 or not isinstance(next(iter(spec)), str):
         raise ConfigError(f"cannot read {spec!r}; write name(arguments) or {{name: {{argument: value}}}}")
     ((name, value),) = spec.items()
@@ -78,10 +79,10 @@ def share(what: str, value: object) -> float:
     return float(value)
 
 
-def _from_text(text: str) -> list[Call]:
+def _from_text(text: str, nested: bool) -> list[Call]:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        return [_call(node) for node in _terms(tree)]
+        return [_call(node, nested) for node in _terms(tree)]
     except (SyntaxError, ValueError) as error:
         raise ConfigError(
             f"cannot read {text!r}; write name(arguments), such as mcar(0.3) or pattern(image, text)"
@@ -94,7 +95,7 @@ def _terms(node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
-def _call(node: ast.expr) -> Call:
+def _call(node: ast.expr, nested: bool) -> Call:
     if isinstance(node, ast.Name):
         return Call(node.id)
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
@@ -103,14 +104,18 @@ def _call(node: ast.expr) -> Call:
     for item in node.keywords:
         if item.arg is None:
             raise ValueError("** is not read")
-        kwargs[item.arg] = _value(item.value)
-    return Call(node.func.id, tuple(map(_value, node.args)), kwargs)
+        kwargs[item.arg] = _value(item.value, nested)
+    return Call(node.func.id, tuple(_value(each, nested) for each in node.args), kwargs)
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr, nested: bool) -> Any:
     if isinstance(node, ast.Name):
         return node.id
+    if isinstance(node, ast.Call) and nested:
+        return _call(node, nested)
     terms = _terms(node)
     if len(terms) > 1:
-        return [_value(term) for term in terms]
+        return [_value(term, nested) for term in terms]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(each, nested) for each in node.elts]
     return ast.literal_eval(node)

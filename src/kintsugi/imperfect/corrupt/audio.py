@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kintsugi.imperfect.corruption import OPERATORS, Operator, Plan, levels
+from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.plan import Plan
 
 
 def sounding(x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corruption import OPERATORS, Operator, Plan, levels
+from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.plan import Plan
 
 # A block that stays in a CPU's cache, changed in place, takes 0.6 times what a whole batch of 224-pixel images takes.
 _BLOCK_BYTES = 1 << 20

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corruption import OPERATORS, Operator, Plan, levels
+from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.plan import Plan
 from kintsugi.imperfect.seeds import stable_key, uniforms
 
 # The letters of a QWERTY keyboard; each row's shift to the right, in widths of a key, is that of an ANSI keyboard.

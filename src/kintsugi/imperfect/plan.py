@@ -1,0 +1,118 @@
+"""What an operator will do, as a value with a hash, and the draws that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kintsugi.core.errors import DataError
+from kintsugi.imperfect.seeds import row_seeds, stable_key, uniforms
+
+if TYPE_CHECKING:
+    from kintsugi.core.data import Data
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that ``apply`` needs besides the rows.
+
+    operator: its key. modality: the name of the modality, or names joined by ``+``. severity: 0 to 5. seed: of the draws.
+    parameters: plain JSON values. tensors: what was worked out from the data, such as scales, partners or a pool of
+    noise; part of the hash. others: the rows that ``partners`` are read from; not part of the hash.
+    """
+
+    operator: str
+    modality: str
+    severity: int
+    seed: int
+    parameters: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    others: Data | None = field(default=None, repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the SHA-256 over all of it."""
+        said = [self.operator, self.modality, self.severity, self.seed, self.parameters]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        for name in sorted(self.tensors):
+            value = self.tensors[name].detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    @cached_property
+    def key(self) -> int:
+        """What the draws depend on, besides the row. Not the severity: all levels make the same draws."""
+        return stable_key(self.seed, self.operator, self.modality)
+
+    def reseeded(self, *parts: object) -> Plan:
+        """The same with other draws: for the epochs of an augmentation."""
+        return replace(self, seed=stable_key(self.seed, *parts))
+
+    # draws: each belongs to a row and a stream, never to a position in a batch -----------------------------------
+    def stream(self, name: str) -> int:
+        """The key of a second, third … set of draws of one operator."""
+        return stable_key(self.key, name) if name else self.key
+
+    def generators(self, index: Tensor, stream: str = "") -> Iterator[torch.Generator]:
+        """A generator for each row, in order, on the CPU; it is one object, reseeded, so use it before the next.
+
+        PyTorch's CPU generator takes 32 bits of the seed: two rows share their draws with a chance of 2^-32.
+        """
+        generator = torch.Generator()
+        for seed in row_seeds(self.stream(stream), index).tolist():
+            yield generator.manual_seed(seed)
+
+    def uniforms(self, index: Tensor, columns: int = 1, stream: str = "") -> Tensor:
+        """Few numbers a row, in [0, 1): float64 ``[R, columns]`` on the CPU, made for all rows at once.
+
+        Column ``c`` of a row does not depend on how many columns there are.
+        """
+        return torch.from_numpy(uniforms(self.stream(stream), index, columns))
+
+    def normal(self, index: Tensor, *shape: int, stream: str = "") -> Tensor:
+        """Many standard normal numbers a row: float32 ``[R, *shape]`` on the CPU."""
+        drawn = torch.empty(len(index), *shape)
+        for row, generator in zip(drawn, self.generators(index, stream), strict=True):
+            row.normal_(generator=generator)
+        return drawn
+
+    def uniform(self, index: Tensor, *shape: int, stream: str = "") -> Tensor:
+        """Many uniform numbers a row, in [0, 1): float32 ``[R, *shape]`` on the CPU."""
+        drawn = torch.empty(len(index), *shape)
+        for row, generator in zip(drawn, self.generators(index, stream), strict=True):
+            row.uniform_(generator=generator)
+        return drawn
+
+    # what was worked out from the data -----------------------------------------------------------------------------
+    def place(self, index: Tensor, column: str = "rows") -> Tensor:
+        """Where each row stands in a table of this plan, whose sorted row numbers are ``tensors[column]``: int64 ``[R]``.
+
+        Raises:
+            DataError: a row that the plan was not made for; the message gives the plan's hash and size.
+        """
+        rows = self.tensors[column]
+        at = torch.searchsorted(rows, index.cpu()).clamp(max=max(len(rows) - 1, 0))
+        if len(index) and (len(rows) == 0 or not torch.equal(rows[at], index.cpu())):
+            raise DataError(
+                f"plan {self.hash} of {self.operator}({self.modality}, {self.severity}) was made for {len(rows)} rows, "
+                f"and row {_stranger(rows, index.cpu())} is none of them; plan the corruption on the data that it is "
+                "applied to"
+            )
+        return at
+
+
+def _stranger(rows: Tensor, index: Tensor) -> int:
+    return int(index[~torch.isin(index, rows)][0])
