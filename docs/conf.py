@@ -44,7 +44,7 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"kintsugi\..*\.[TP]"),  # type variables
     (r"py:class", r".*\[.*"),  # a generic type that was cut at its first comma
-    (r"py:class", r"(Keep|Asked|Gt|MinLen|FieldInfo|.*\._\w+)"),  # aliases of types, private names
+    (r"py:class", r"(Keep|Asked|Gt|MinLen|FieldInfo|Floats|Bools|.*\._\w+(\.\w+)?)"),  # aliases of types, private names
 ]
 suppress_warnings = ["ref.python"]  # two classes of one name: the link goes to either, and both say what they are
 

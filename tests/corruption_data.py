@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+import wave
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,7 +22,24 @@ ROWS = 24
 RATE = 8000
 NAME = {"image": "photo", "audio": "speech", "text": "note", "tabular": "table", "series": "sensor", "vector": "code"}
 # What a cross-modal operator is tried on; one that is not listed here gets the first that it takes.
-CROSS_ON: dict[str, tuple[str, ...]] = {}
+CROSS_ON: dict[str, tuple[str, ...]] = {"desynchronisation": ("sensor",)}
+
+
+def noise_file(seconds: int = 1) -> str:
+    """A WAV file of noise that lasts as long as this process."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    noise = torch.randn(seconds * RATE, generator=torch.Generator().manual_seed(3)).mul(4000).clamp(-32767, 32767)
+    with wave.open(str(Path(folder) / "noise.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(noise.to(torch.int16).numpy().astype("<i2").tobytes())
+    return str(Path(folder) / "noise.wav")
+
+
+# What an operator needs that has no default.
+OPTIONS: dict[str, dict[str, Any]] = {"file_noise": {"files": noise_file()}}
 TEXTS = (
     "The patient reports two or three days of chest pain, worse at night, and there is no fever.",
     "An even digit, larger than 4, below nine! Their weather station is over here, you know",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,11 +26,12 @@ from kintsugi.core.card import Card
 from kintsugi.core.methods import METHODS
 from kintsugi.data.columns import read_columns
 from kintsugi.data.datasets import DATASETS
+from kintsugi.imperfect.operator import OPERATORS
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.lab import toy
 
 Image = pytest.importorskip("PIL.Image")
-COMMANDS = ("demo", "train", "predict", "evaluate", "methods", "datasets")
+COMMANDS = ("demo", "train", "predict", "evaluate", "gallery", "methods", "corruptions", "datasets")
 COLUMNS = """\
 modalities:
   scan:
@@ -302,6 +304,8 @@ def test_names_that_do_not_exist(home: Path, model: Path, tmp_path: Path) -> Non
     )
     assert "gaussian_noise" in refused("evaluate", model, home / "test.csv", "-p", "corruptions(gausian_noise)")
     assert "unknown method or leaf 'mmni'; did you mean 'mmin'?" in refused("methods", "mmni")
+    assert "did you mean 'gaussian_noise'?" in refused("corruptions", "gausian_noise")
+    assert "did you mean 'tabular'?" in refused("corruptions", "tabula")
     assert "unknown task 'regresion'; did you mean 'regression'?" in refused("methods", "--task", "regresion")
     assert "say how to read its columns in a YAML file" in refused("train", home / "train.parquet")
     assert "needs fsdd; load it in Python" in refused("train", "avmnist", "-o", tmp_path / "m")
@@ -591,6 +595,84 @@ def test_methods_are_shown_as_a_tree_and_one_as_its_card() -> None:
         *card.simplified,
     ):
         assert " ".join(words.split()) in told
+
+
+def test_corruptions_are_listed_by_kind() -> None:
+    told = Told("corruptions")
+    assert told.status == 0
+    for key in OPERATORS:
+        assert re.search(rf"^{key} ", told.out, re.M), key
+    for kind in {OPERATORS[key].kind for key in OPERATORS}:
+        assert f"{kind} ({len(kg.corruptions.list_corruptions(kind))})" in told.out
+    audio = Told("corruptions", "audio").out
+    assert "white_noise" in audio
+    assert "gaussian_noise" not in audio
+    noises = Told("corruptions", "*_noise").out
+    assert "white_noise" in noises
+    assert "gaussian_noise" in noises
+    assert "keyboard_typos" not in noises
+
+
+@pytest.mark.parametrize("key", ["gaussian_noise", "keyboard_typos", "mismatched_pairs"])
+def test_a_corruption_is_shown_as_its_card(key: str) -> None:
+    operator = OPERATORS[key]
+    told = Told("corruptions", key)
+    assert all(len(line.rstrip()) <= 80 for line in told.out.splitlines())
+    said = " ".join(told.out.split())
+    assert f"({key})" in said
+    assert " ".join(operator.source.split()) in said
+    for preset, levels in operator.parameters.items():
+        assert preset in said
+        for name in levels[1]:
+            assert re.search(rf"{name} +{re.escape(f'{levels[1][name]:g}')} ", told.out)
+    about = (operator.__doc__ or "").partition("\n\n")[0]
+    assert " ".join(about.replace("``", "").split()) in said
+
+
+def test_a_gallery_is_written(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "gallery.html"
+    words = (
+        "--data",
+        home / "train.parquet",
+        "--columns",
+        home / "columns.yaml",
+        "--kind",
+        "text",
+        "--severities",
+        "5,1,5",
+    )
+    told = Told("gallery", out, *words, "--rows", "1")
+    assert told.status == 0, told.err
+    assert str(out) in told.out
+    text = out.read_text(encoding="utf-8")
+    assert f"{len(kg.corruptions.list_corruptions('text'))} corruptions" in text
+    assert "severities 1, 5" in text
+    assert text.count("<blockquote>") % 3 == 0
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_gallery_with_a_failure_has_status_1(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("out of order")
+
+    monkeypatch.setattr(OPERATORS["keyboard_typos"], "damage", broken)
+    words = ("--data", home / "train.parquet", "--columns", home / "columns.yaml", "--kind", "text")
+    told = Told("gallery", tmp_path / "g.html", *words, "--severities", "2")
+    assert told.status == 1
+    assert "failed: keyboard_typos, severity 2, on note of train: ZeroDivisionError: out of order" in told.err
+    assert "out of order" in (tmp_path / "g.html").read_text(encoding="utf-8")
+
+
+def test_a_gallery_refuses_what_it_cannot_do(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "g.html"
+    assert "numbers from 1 to 5" in refused("gallery", out, "--severities", "0,9")
+    assert "did you mean 'image'" in refused("gallery", out, "--kind", "imge")
+    assert "name the file with --data" in refused("gallery", out, "--columns", home / "columns.yaml")
+    assert "did you mean 'avdigits'" in refused("gallery", out, "--data", "avdigit")
+    assert "is a folder" in refused("gallery", tmp_path, "--kind", "text")
+    words = ("--data", home / "train.parquet", "--columns", home / "columns.yaml")
+    assert "no modality of kind audio" in refused("gallery", out, *words, "--kind", "audio")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_sets_are_listed_and_one_is_described() -> None:

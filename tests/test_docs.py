@@ -15,6 +15,8 @@ import pytest
 import kintsugi
 from kintsugi.core.card import LEAVES
 from kintsugi.core.methods import METHODS, arguments
+from kintsugi.gallery import cards
+from kintsugi.imperfect.operator import OPERATORS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -162,6 +164,54 @@ def test_equal_pages_are_left_alone(tmp_path: Path) -> None:
     path = rst.write_if_changed(tmp_path / "a.rst", "text")
     before = path.stat().st_mtime_ns
     assert rst.write_if_changed(path, "text").stat().st_mtime_ns == before
+
+
+# pages of corruptions -----------------------------------------------------------------------------------------------
+def test_every_corruption_has_a_card(tmp_path: Path) -> None:
+    import api_pages
+
+    names = {path.name for path in api_pages.write_corruption_pages(tmp_path)}
+    overview = (tmp_path / "kinds.txt").read_text()
+    for key in OPERATORS:
+        operator = OPERATORS[key]
+        file = f"{api_pages.page_of(operator.kind)}.txt"
+        assert file in names
+        page = (tmp_path / file).read_text()
+        anchor = f"corruption-{key.replace('_', '-')}"
+        assert page.count(f".. _{anchor}:") == 1
+        assert f"<{anchor}>" in page.partition(f".. _{anchor}:")[0]  # in the table at its top
+        assert f"<{anchor}>" in overview
+        card = page.partition(f".. _{anchor}:")[2].partition(".. _corruption-")[0].replace("\\", "")
+        for text in (operator.title, operator.source, *operator.parameters, *operator.options, operator.not_monotone):
+            assert text.replace("\\", "") in card, f"{key}: {text!r} is not on its card"
+        assert f":py:class:`{operator.__module__}.{operator.__qualname__}`" in card
+        for _, name, values in cards.parameter_rows(operator):
+            row = f"``{name}``\n     - " + "\n     - ".join(values)
+            assert row in card, f"{key}: {row}"
+
+
+def test_every_kind_of_corruption_has_a_page_that_is_listed() -> None:
+    import api_pages
+
+    index = (DOCS / "corruptions" / "index.rst").read_text(encoding="utf-8")
+    for kind in cards.kinds():
+        page = api_pages.page_of(kind)
+        assert f"\n   {page}\n" in index
+        text = (DOCS / "corruptions" / f"{page}.rst").read_text(encoding="utf-8")
+        assert f".. include:: ../api/generated/corruptions/{page}.txt" in text
+
+
+def test_a_private_base_stands_for_what_it_extends() -> None:
+    import docstrings
+
+    class _Hidden(kintsugi.Restorer):
+        """Not shown."""
+
+    class Shown(_Hidden):
+        """Shown."""
+
+    _Hidden.__module__ = Shown.__module__ = "kintsugi.somewhere"
+    assert docstrings.parents(Shown) == [":py:class:`~kintsugi.core.wrappers.Restorer`"]
 
 
 # Markdown -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corruption_data import ROWS, make, target, words
+from corruption_data import OPTIONS, ROWS, make, target, words
 from kintsugi.core.batch import Batch
 from kintsugi.core.errors import DataError
 from kintsugi.core.schema import KINDS
@@ -34,7 +34,8 @@ SINGLE = [key for key in EVERY if issubclass(OPERATORS[key], Operator)]
 
 def spec(key: str, severity: int = 3, preset: str | None = None) -> Corruption:
     names = target(key)
-    return corrupt(key, names[0] if issubclass(OPERATORS[key], Operator) else names, severity, preset)
+    one = issubclass(OPERATORS[key], Operator)
+    return corrupt(key, names[0] if one else names, severity, preset, **OPTIONS.get(key, {}))
 
 
 @cache
@@ -227,7 +228,7 @@ def test_rows_and_seeds_differ(key: str) -> None:
     mask = batch.mask.get(name)
     mask = None if mask is None else mask[:1].expand(20, -1)
     operator = OPERATORS[key]()
-    made = [operator.apply(x, torch.arange(20), operator.plan(rows, name, 5, seed), mask) for seed in (0, 1)]  # type: ignore[arg-type]
+    made = [operator.apply(x, torch.arange(20), it.plan(rows, seed), mask) for seed in (0, 1)]  # type: ignore[arg-type]
     first, second = (y.nan_to_num(9e9) if y.is_floating_point() else y for y, _ in made)  # type: ignore[union-attr]
     assert len(torch.unique(first.flatten(1), dim=0)) > 5
     assert (first != second).flatten(1).any(1).sum() > 10
@@ -242,7 +243,7 @@ def test_what_draws_nothing_treats_rows_alike(key: str) -> None:
     mask = batch.mask.get(name)
     mask = None if mask is None else mask[:1].expand(6, -1)
     operator = OPERATORS[key]()
-    made = [operator.apply(x, torch.arange(6), operator.plan(rows, name, 5, seed), mask)[0] for seed in (0, 1)]  # type: ignore[arg-type, index]
+    made = [operator.apply(x, torch.arange(6), it.plan(rows, seed), mask)[0] for seed in (0, 1)]  # type: ignore[arg-type, index]
     assert all(same(made[0][0], row) for y in made for row in y)
 
 

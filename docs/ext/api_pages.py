@@ -1,4 +1,4 @@
-"""Pages and tables made from the code: one page a module, what ``import kintsugi`` offers, the corruption operators."""
+"""Pages and tables made from the code: one page a module, what ``import kintsugi`` offers, cards of the corruptions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from docstrings import tidy
 from rst import escape, heading, remove_others, table, write_if_changed
 
-HIDDEN = ("kintsugi.cli", "kintsugi.demo")  # explained on the page of the command line
+HIDDEN = ("kintsugi.cli", "kintsugi.demo", "kintsugi.commands")  # explained on the page of the command line
 
 
 # modules ------------------------------------------------------------------------------------------------------------
 def modules(package: str = "kintsugi") -> Iterator[tuple[str, bool]]:
     """Public modules with whether they are packages."""
     for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not any(part.startswith("_") for part in found.name.split(".")) and found.name not in HIDDEN:
+        hidden = ".".join(found.name.split(".")[:2]) in HIDDEN
+        if not hidden and not any(part.startswith("_") for part in found.name.split(".")):
             yield found.name, found.ispkg
 
 
@@ -90,18 +92,80 @@ def summary(thing: Any) -> str:
     return re.sub(r":\w+(?::\w+)?:`~?(?:[\w.]+\.)?(\w+)`", r"``\1``", text)
 
 
-def operators_table() -> str:
-    """Every corruption operator with its parameters at severities 1 to 5."""
-    from kintsugi.imperfect import OPERATORS
+# corruptions --------------------------------------------------------------------------------------------------------
+def label(key: str) -> str:
+    """The anchor of an operator's card."""
+    return f"corruption-{key.replace('_', '-')}"
+
+
+def kinds_table() -> str:
+    """Kinds of modality with their operators, each a link to its card."""
+    from kintsugi.gallery import cards
 
     rows = []
-    for key in OPERATORS:
-        operator = OPERATORS[key]
-        for number, (preset, levels) in enumerate(operator.parameters.items()):
-            values = "; ".join(f"{name} {', '.join(f'{levels[s][name]:g}' for s in range(1, 6))}" for name in levels[1])
-            first = (f"``{key}``", operator.kind, escape(operator.title)) if number == 0 else ("", "", "")
-            rows.append((*first, f"``{preset}``", values))
-    return table(("Operator", "Damages", "What it does", "Preset", "Severity 1 to 5"), rows, (20, 10, 30, 12, 28))
+    for kind in cards.kinds():
+        keys = cards.of_kind(kind)
+        links = ", ".join(f":ref:`{key} <{label(key)}>`" for key in keys)
+        rows.append((f":doc:`{kind} </corruptions/{page_of(kind)}>`", str(len(keys)), links))
+    return table(("Kind", "Operators", "Which"), rows, (12, 10, 78))
+
+
+def page_of(kind: str) -> str:
+    """The page of a kind: cross-modal operators are at ``cross``."""
+    return kind.partition("-")[0]
+
+
+def operators_table(kind: str) -> str:
+    """The operators of a kind at a glance."""
+    from kintsugi.gallery import cards
+    from kintsugi.imperfect import OPERATORS
+
+    rows = [
+        (
+            f":ref:`{key} <{label(key)}>`", escape(OPERATORS[key].title), escape(", ".join(OPERATORS[key].parameters)),
+            escape(", ".join(name for name, _ in cards.flags(OPERATORS[key]))) or "–",
+        )
+        for key in cards.of_kind(kind)
+    ]  # fmt: skip
+    return table(("Operator", "What it does", "Presets", "Is"), rows, (24, 40, 18, 18))
+
+
+def operator_card(key: str) -> str:
+    """All that an operator says of itself: definition, source, flags, options, parameters of every preset."""
+    from kintsugi.gallery import cards
+    from kintsugi.imperfect import OPERATORS
+
+    operator = OPERATORS[key]
+    facts = [("Write", f"``{cards.example(key)}``"), ("Source", escape(operator.source))]
+    facts += [(escape(name.capitalize()), escape(meaning)) for name, meaning in cards.flags(operator)]
+    facts += [("Options", ", ".join(f"``{name}={value!r}``" for name, value in operator.options.items()))]
+    facts += [("Class", f":py:class:`{operator.__module__}.{operator.__qualname__}`")]
+    values = [
+        (f"``{preset}``", f"``{name}``", *map(escape, five)) for preset, name, five in cards.parameter_rows(operator)
+    ]
+    return "\n".join(
+        [
+            f".. _{label(key)}:\n",
+            heading(key, "-"),
+            f"*{escape(operator.title)}*\n",
+            *tidy(cards.docstring(operator).splitlines(), operator),
+            "",
+            table(("", ""), [fact for fact in facts if fact[1]], (16, 84)).replace("   :header-rows: 1\n", "")
+            .replace("   * -\n     -\n", "", 1),
+            table(("Preset", "Parameter", "1", "2", "3", "4", "5"), values),
+        ]
+    )  # fmt: skip
+
+
+def write_corruption_pages(folder: Path) -> list[Path]:
+    """For each kind the table and the cards of its operators, which the page of the kind includes; and the overview."""
+    from kintsugi.gallery import cards
+
+    written = [write_if_changed(folder / "kinds.txt", kinds_table())]
+    for kind in cards.kinds():
+        text = "\n".join([operators_table(kind), *(operator_card(key) for key in cards.of_kind(kind))])
+        written.append(write_if_changed(folder / f"{page_of(kind)}.txt", text))
+    return written
 
 
 # references ---------------------------------------------------------------------------------------------------------
@@ -148,7 +212,7 @@ def _write(app: Any) -> None:
     folder = Path(app.srcdir) / "api" / "generated"
     write_module_pages(folder)
     write_if_changed(folder / "names.txt", names_table())
-    write_if_changed(folder / "operators.txt", operators_table())
+    write_corruption_pages(folder / "corruptions")
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -122,9 +122,15 @@ def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
 
 
 def parents(cls: type) -> list[str]:
-    """References to the public classes of this library that it extends."""
-    found = [b for b in cls.__bases__ if b.__module__.startswith("kintsugi.") and not b.__name__.startswith("_")]
-    return [f":py:class:`~{base.__module__}.{base.__qualname__}`" for base in found]
+    """References to the public classes of this library that it extends; a private one stands for what it extends itself."""
+    found: dict[str, None] = {}
+    for base in cls.__bases__:
+        if not base.__module__.startswith("kintsugi."):
+            continue
+        private = base.__name__.startswith("_") or "._" in base.__module__
+        links = parents(base) if private else [f":py:class:`~{base.__module__}.{base.__qualname__}`"]
+        found |= dict.fromkeys(links)
+    return list(found)
 
 
 def setup(app: Any) -> dict[str, bool]:

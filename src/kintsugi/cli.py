@@ -154,13 +154,14 @@ def train(
     """
     from rich.console import Console
 
+    from kintsugi.commands import rows as rows_of
     from kintsugi.estimator import Classifier, Regressor
     from kintsugi.imperfect import parse_mechanism
 
     _check_folder(out)
-    settings = _settings(set_ or [], method)
+    settings = rows_of.settings(set_ or [], method)
     mechanism = None if missing is None else parse_mechanism(missing)
-    rows, held = _training_rows(data, columns, val, seed)
+    rows, held = rows_of.training_rows(data, columns, val, seed)
     if mechanism is not None:
         rows, held = rows.with_missing(mechanism, seed=seed), held.with_missing(mechanism, seed=seed + 1)
     face = Regressor if rows.schema.task.key == "regression" else Classifier
@@ -216,84 +217,6 @@ def _device(device: str) -> str:
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
-
-
-def _training_rows(data: str, columns: Path | None, val: str | None, seed: int) -> tuple[Dataset, Dataset]:
-    from kintsugi.core.errors import ConfigError
-    from kintsugi.data.splits import split_rows
-    from kintsugi.data.table import Table
-
-    rows = _read(data, columns)
-    first, second = (rows, None) if rows.source.split is None else rows.split()[:2]
-    if val is not None:
-        if rows.reading is None:
-            raise ConfigError(f"{data} is no table, so --val cannot be read as it is; leave --val out")
-        return first, Table.from_reading(val, rows.reading, require_target=True)
-    if second is None or not len(second):  # no split column, or it names no row val
-        kept, held, _ = split_rows(first, 0.15, 0.0, seed=seed)
-        first, second = first.subset(kept), first.subset(held)
-    return first, second
-
-
-def _read(data: str, columns: Path | None) -> Dataset:
-    from kintsugi.core.errors import ConfigError
-    from kintsugi.data import datasets
-    from kintsugi.data.columns import read_columns
-    from kintsugi.data.table import Table
-
-    if columns is None:
-        if data in datasets.list_datasets() or not Path(data).exists():
-            return _built_in(data)
-        raise ConfigError(f"{data}: say how to read its columns in a YAML file; see kintsugi train --help")
-    options = read_columns(columns)
-    text = Path(data).suffix.lower() in (".csv", ".tsv")
-    return (Table.from_csv if text else Table.from_parquet)(data, **options)
-
-
-def _built_in(name: str) -> Dataset:
-    import inspect
-
-    from kintsugi.core.errors import ConfigError, nearest
-    from kintsugi.data import datasets
-
-    known = datasets.list_datasets()
-    if name not in known:
-        raise ConfigError(f"{name} is neither a file nor a built-in data set{nearest(name, known)}")
-    options = inspect.signature(datasets.DATASETS[name]).parameters.values()
-    needed = [option.name for option in options if option.default is option.empty]
-    if needed:
-        raise ConfigError(
-            f"data set {name} needs {', '.join(needed)}; load it in Python: "
-            f"kintsugi.datasets.load({name!r}, {needed[0]}=…); see kintsugi datasets {name}"
-        )
-    return datasets.load(name)
-
-
-def _settings(pairs: list[str], method: str) -> dict[str, Any]:
-    import yaml
-
-    from kintsugi.core.errors import ConfigError, UnknownName
-    from kintsugi.core.methods import METHODS, arguments
-
-    known = arguments(METHODS[method])
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, word = (part.strip() for part in pair.partition("="))
-        if not sign or not name:
-            raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
-        if name not in known:
-            raise UnknownName(f"argument of {method}", name, known)
-        try:
-            value = yaml.safe_load(word)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {pair}: {word!r} is not YAML") from error
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-                value = float(value)
-        if isinstance(known[name], (bool, int, float)) and not isinstance(value, (bool, int, float)):
-            raise ConfigError(f"--set {pair}: {name} is like {known[name]!r}, not {word!r}")
-        found[name] = value
-    return found
 
 
 def _tell(problems: Problems, most: int = 20) -> None:
@@ -376,6 +299,7 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table as Shown
 
+    from kintsugi.commands.rows import built_in
     from kintsugi.core.errors import ConfigError
     from kintsugi.data import datasets
     from kintsugi.data.table import Table
@@ -384,7 +308,7 @@ def evaluate(
 
     loaded = load(model)
     if data in datasets.list_datasets() or not Path(data).exists():
-        rows: Dataset = _built_in(data).split()[2]
+        rows: Dataset = built_in(data).split()[2]
     elif loaded.reading_ is None:
         raise ConfigError(f"{model} was trained on tensors, so it cannot read files; evaluate it in Python")
     else:
@@ -423,59 +347,96 @@ def methods(
     - `kintsugi methods mmin`
     """
     from rich.console import Console
-    from rich.tree import Tree
 
-    from kintsugi.core.errors import UnknownName
-    from kintsugi.core.methods import METHODS, list_methods
-    from kintsugi.core.methods import card as card_of
-    from kintsugi.core.schema import TASKS
+    from kintsugi.commands.listings import method_card, method_tree
+    from kintsugi.core.methods import METHODS
 
     console = Console()
     if pattern in METHODS:
-        _card(console, pattern)
-        return
-    if task is not None:
-        TASKS[task]  # an unknown one is said here
-    found = list_methods(pattern, task)
-    if not found:
-        raise UnknownName("method or leaf", pattern, METHODS)
-    tree = Tree(f"[bold]methods[/bold] ({len(found)})")
-    branches: dict[str, Any] = {"": tree}
-    for key in sorted(found, key=lambda k: (card_of(k).leaf, k)):
-        card, path = card_of(key), ""
-        for part in card.leaf.split("/"):
-            above, path = path, f"{path}/{part}" if path else part
-            if path not in branches:
-                branches[path] = branches[above].add(f"[cyan]{part}[/cyan]")
-        branches[path].add(f"[bold]{key}[/bold]  {_plain(card.name)}, {_plain(card.venue)}")
-    console.print(tree)
+        method_card(console, pattern)
+    else:
+        method_tree(console, pattern, task)
 
 
-def _card(console: Any, key: str) -> None:
-    from rich.table import Table
+@app.command()
+def corruptions(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND|KEY",
+            help="A key (shows its card), a kind such as image or cross-modal, or a glob; default: all.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """What inputs can be corrupted with, by kind of modality; with a key, parameters per severity, source and definition.
 
-    from kintsugi.core.methods import METHODS, arguments, card
+    A corruption is written `KEY(MODALITY, SEVERITY)`, severity 1 (mild) to 5 (severe); several are joined by `+`. See
+    them at work with `kintsugi gallery`.
 
-    said = card(key)
-    table = Table(title=f"{said.name} ({key})", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    lines = {
-        "paper": f"{said.paper}, {said.venue}",
-        "leaf": said.leaf,
-        "faithful": "\n".join(f"· {x}" for x in said.faithful),
-        "simplified": "\n".join(f"· {x}" for x in said.simplified) or "nothing",
-        "defaults from": said.defaults_from,
-        "tested by": said.check,
-        "survives": ", ".join(sorted(said.imperfection)),
-        "tasks": ", ".join(sorted(said.tasks)),
-        "modalities": f"{said.modalities[0]} to {said.modalities[1] or 'any number'}",
-        "cost": said.cost,
-        "arguments": ", ".join(f"{n}={v!r}" for n, v in arguments(METHODS[key]).items()),
-    }
-    for name, text in lines.items():
-        table.add_row(name, _plain(text))
-    console.print(table)
+    Examples:
+
+    - `kintsugi corruptions`
+
+    - `kintsugi corruptions audio`
+
+    - `kintsugi corruptions gaussian_noise`
+
+    - `kintsugi corruptions '*noise*'`
+    """
+    from rich.console import Console
+
+    from kintsugi.commands.listings import corruption_card, corruption_table
+    from kintsugi.imperfect.operator import OPERATORS
+
+    console = Console()
+    if name is not None and name in OPERATORS:
+        corruption_card(console, name)
+    else:
+        corruption_table(console, name)
+
+
+@app.command()
+def gallery(
+    out: Annotated[Path, typer.Argument(help="The HTML file to write.", show_default=False)],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A built-in data set, or a Parquet or CSV file with --columns; default: samples of every kind.",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="YAML that says how to read the columns of a file.", show_default=False)
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Kinds, separated by commas, such as image,cross-modal; default: all.", show_default=False),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows of each sample that are shown.", min=1, max=12)] = 2,
+    seed: Annotated[int, typer.Option(help="Of the rows that are drawn, and of the damage.")] = 0,
+    severities: Annotated[str, typer.Option(help="Which of 1 to 5, separated by commas.")] = "1,2,3,4,5",
+) -> None:
+    """Every corruption at every severity beside the clean sample, in one HTML file that opens without a network.
+
+    Pictures, sound to play, text with the changes marked, curves, tables; with parameters, sources and the measured
+    damage. An operator that fails is shown as failed, and the exit status is 1.
+
+    Examples:
+
+    - `kintsugi gallery gallery.html`
+
+    - `kintsugi gallery sounds.html --kind audio,text --rows 3`
+
+    - `kintsugi gallery mine.html --data cases.parquet --columns columns.yaml --severities 1,3,5`
+    """
+    from kintsugi.commands.gallery import numbers, write
+
+    levels, kinds = numbers(severities), None if kind is None else [k.strip() for k in kind.split(",") if k.strip()]
+    failures = write(out, data, columns, kinds, rows, seed, levels, _called())
+    for failed in failures:
+        typer.echo(f"failed: {failed}", err=True)
+    raise typer.Exit(1 if failures else 0)
 
 
 @app.command()

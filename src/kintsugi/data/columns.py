@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kintsugi.core.errors import ConfigError, KintsugiError, nearest
+from kintsugi.core.yaml_lines import document, line, read_text
 from kintsugi.data.cells import Reader
 from kintsugi.data.readers import audio, image, series, tabular, text, vector
 
@@ -119,22 +119,9 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: with file, line, and the nearest key that exists.
     """
     place = Path(path)
-    try:
-        content = place.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{place} does not exist") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{place} is not UTF-8 ({error}); save it as UTF-8") from error
-    try:
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{place}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    node, values = document(read_text(place), str(place))
     if not isinstance(values, dict):
         raise ConfigError(f"{place}: expected keys such as modalities: and target:, found {type(values).__name__}")
-    _once(place, node)
     try:
         columns = Columns.model_validate(values)
     except ValidationError as error:
@@ -144,23 +131,9 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             readers[name] = column.reader()
         except KintsugiError as error:
-            line = _line(node, ["modalities", name])
-            raise ConfigError(f"{place}, line {line}: modalities.{name}: {error}") from error
+            where = line(node, ["modalities", name])
+            raise ConfigError(f"{place}, line {where}: modalities.{name}: {error}") from error
     return {"modalities": readers, **columns.model_dump(exclude={"modalities"}, exclude_none=True)}
-
-
-def _once(place: Path, node: Any) -> None:
-    """YAML would take the last of two equal keys and drop the others."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _once(place, child)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[Any] = set()
-        for key, child in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ConfigError(f"{place}, line {key.start_mark.line + 1}: {key.value} is there twice")
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-            _once(place, child)
 
 
 _KINDS: dict[str, type[_Strict]] = {
@@ -190,7 +163,7 @@ def _explain(place: Path, node: Any, values: Mapping[str, Any], error: Validatio
         else:
             shown = repr(found) if isinstance(found, (str, int, float)) else f"a {type(found).__name__}"
             what = f"{shown}: {what[:1].lower()}{what[1:]}"
-        key = f"{place}, line {_line(node, location)}: {'.'.join(map(str, location))}: "
+        key = f"{place}, line {line(node, location)}: {'.'.join(map(str, location))}: "
         said.setdefault(key, []).append(what)
     return "\n".join(key + ", or ".join(dict.fromkeys(whats)) for key, whats in said.items())
 
@@ -205,21 +178,3 @@ def _real(values: Any, location: list[Any]) -> list[Any]:
         values = values[part]
         real.append(part)
     return real
-
-
-def _child(node: Any, name: object) -> tuple[Any, Any] | None:
-    if isinstance(node, yaml.MappingNode):
-        return next(((key, value) for key, value in node.value if key.value == str(name)), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(name, int) and name < len(node.value):
-        return node.value[name], node.value[name]
-    return None
-
-
-def _line(node: Any, location: list[Any]) -> int:
-    mark = node.start_mark
-    for part in location:
-        found = _child(node, part)
-        if found is None:
-            break
-        mark, node = found[0].start_mark, found[1]
-    return int(mark.line) + 1

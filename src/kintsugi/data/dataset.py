@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -15,12 +15,13 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.schema import Schema
+from kintsugi.imperfect.mask import Gaps, Mask, hide_target
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kintsugi.imperfect.distortion import Distortion
-    from kintsugi.imperfect.missing import Mask, Mechanism
+    from kintsugi.imperfect.mechanism import Mechanism
 
 Keep = Literal["nothing", "truth"]
 
@@ -56,6 +57,10 @@ class Source(ABC):
     def row_bytes(self) -> int:
         """Memory that one decoded row takes."""
 
+    def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
+        """See :meth:`kintsugi.core.data.Data.units`."""
+        return None
+
     def in_memory(self) -> Source:
         """The same rows as tensors."""
         return TensorSource.collect(self)
@@ -67,6 +72,7 @@ class TensorSource(Source):
     def __init__(self, schema: Schema, batch: Batch, name: str = "tensors") -> None:
         self.schema, self.name = schema, name
         self._all = batch
+        self._units: Mapping[str, tuple[Tensor, Tensor] | None] = {}
         self.present = batch.present
         self.target = batch.target
         labelled = torch.ones(len(batch), dtype=torch.bool)
@@ -101,7 +107,11 @@ class TensorSource(Source):
         self.groups, self.split = source.groups, source.split
         self.problems, self.reading = source.problems, source.reading
         self._fingerprint = source.fingerprint
+        self._units = {name: source.units(name) for name in source.schema.names}
         return self
+
+    def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
+        return self._units.get(modality)
 
     def read(self, rows: Tensor) -> Batch:
         batch = self._all.rows(rows)
@@ -158,6 +168,7 @@ class _Damage:
     keep: Keep = "nothing"
     corruption: str = "none"
     plans: tuple[str, ...] = ()
+    units: tuple[str, ...] = field(default=(), repr=False)  # the text says it, so it is not part of the fingerprint
 
 
 class Dataset(Data):
@@ -171,7 +182,7 @@ class Dataset(Data):
     def __init__(self, source: Source, rows: Tensor | None = None) -> None:
         self.source = source
         self.index = torch.arange(len(source.present)) if rows is None else rows
-        self.hidden: Tensor | None = None
+        self.gaps: tuple[tuple[Gaps, Keep], ...] = ()  # what is left of these rows, in order
         self.mask: Mask | None = None
         self.corruptions: tuple[tuple[Distortion, Any], ...] = ()
         self.damage = _Damage()
@@ -193,7 +204,10 @@ class Dataset(Data):
 
     @property
     def present(self) -> Tensor:  # type: ignore[override]
-        return self.observed if self.hidden is None else self.observed & ~self.hidden
+        present = self.observed
+        for gaps, _ in self.gaps:
+            present = present & gaps.keep
+        return present
 
     @property
     def target(self) -> Tensor | None:  # type: ignore[override]
@@ -202,11 +216,17 @@ class Dataset(Data):
         target = self.source.target[self.index]
         for corruption, plan in self.corruptions:
             target = corruption.relabel(target, self.index, plan)
+        for gaps, _ in self.gaps:
+            if gaps.labels is not None:
+                target = hide_target(target, gaps.labels)
         return target
 
     @property
     def target_present(self) -> Tensor:  # type: ignore[override]
-        return self.source.target_present[self.index]
+        there = self.source.target_present[self.index]
+        for gaps, _ in self.gaps:
+            there = there if gaps.labels is None else there & gaps.labels
+        return there
 
     @property
     def groups(self) -> Tensor | None:
@@ -233,7 +253,8 @@ class Dataset(Data):
     def condition(self) -> str:
         """What was done to it, in a few words."""
         words = [self.damage.missing] if self.damage.missing != "none" else []
-        words += ["hidden slots kept as truth"] if self.damage.keep == "truth" else []
+        kept = [f"{unit}s" for unit, (_, keep) in zip(self.damage.units, self.gaps, strict=True) if keep == "truth"]
+        words += [f"hidden {' and '.join(kept)} kept as truth"] if kept else []
         words += [self.damage.corruption] if self.damage.corruption != "none" else []
         return ", ".join(words) or "as given"
 
@@ -245,6 +266,9 @@ class Dataset(Data):
             self.source.reference = Dataset(self.source, train if train is not None and len(train) else None)
         return self.source.reference
 
+    def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
+        return self.source.units(modality)
+
     # reading ---------------------------------------------------------------------------------------------------
     def batch(self, rows: Tensor | Sequence[int]) -> Batch:
         rows = torch.as_tensor(rows, dtype=torch.int64)
@@ -252,10 +276,13 @@ class Dataset(Data):
         for corruption, plan in self.corruptions:
             batch = corruption.apply(batch, plan)
         batch.severity = None  # the distortion says it; a method must not see it
-        if self.hidden is not None:
-            keep = ~self.hidden[rows]
-            batch = batch.view(keep) if self.damage.keep == "truth" else batch.where(keep)
-        return batch
+        for gaps, _ in (one for one in self.gaps if one[1] == "nothing"):
+            batch = gaps.rows(rows).hide(batch)
+        kept = [gaps for gaps, keep in self.gaps if keep == "truth"]
+        before = batch
+        for gaps in kept:  # last, so that truth holds nothing that was to be hidden for good
+            batch = gaps.rows(rows).hide(batch)
+        return replace(batch, truth=before) if kept else batch
 
     def in_memory(self, limit: int = 1 << 30) -> Dataset:
         """The same, decoded once, if it takes at most ``limit`` bytes."""
@@ -274,8 +301,8 @@ class Dataset(Data):
         rows = torch.as_tensor(rows)
         if rows.dtype == torch.bool:
             rows = rows.nonzero().flatten()
-        hidden = None if self.hidden is None else self.hidden[rows]
-        return self._with(index=self.index[rows], hidden=hidden, mask=None)
+        gaps = tuple((one.rows(rows), keep) for one, keep in self.gaps)
+        return self._with(index=self.index[rows], gaps=gaps, mask=None)
 
     def split(
         self, val: float = 0.15, test: float = 0.15, *, seed: int = 0, by_group: bool = True
@@ -296,22 +323,43 @@ class Dataset(Data):
         return train, second, third
 
     def with_missing(self, mechanism: Mechanism, *, seed: int = 0, keep: Keep = "nothing") -> Dataset:
-        """Take slots away. ``keep="truth"`` leaves what was hidden to the losses of methods that may see it."""
-        if self.hidden is not None:
-            raise ConfigError("this data already has simulated missingness; start from the data before it")
+        """Take slots, steps or labels away; each of these once at most, whichever comes first.
+
+        Args:
+            mechanism: such as ``mcar(0.3)``; it plans on what is left by those before it.
+            seed: of its draws.
+            keep: ``truth`` leaves what was hidden, labels too, to the losses of methods that may see it.
+
+        Raises:
+            ConfigError: a second mechanism of the same unit, or a rate that cannot be reached.
+            DataError: a given mask that belongs to other rows.
+        """
         if keep not in ("nothing", "truth"):
             raise ConfigError(f"keep must be 'nothing' or 'truth', not {keep!r}")
         mask = mechanism.plan(self, seed)
-        from dataclasses import replace
-
-        damage = replace(self.damage, missing=str(mechanism), mask_hash=mask.hash, keep=keep)
-        return self._with(hidden=self.observed & ~mask.keep, mask=mask, damage=damage)
+        if mask.unit in self.damage.units:
+            raise ConfigError(
+                f"this data already has simulated missingness of {mask.unit}s; start from the data before it"
+            )
+        first = not self.gaps
+        damage = replace(
+            self.damage,
+            missing=str(mechanism) if first else f"{self.damage.missing} + {mechanism}",
+            mask_hash=mask.hash if first else f"{self.damage.mask_hash}+{mask.hash}",
+            keep="truth" if "truth" in (keep, self.damage.keep) else "nothing",
+            units=(*self.damage.units, mask.unit),
+        )
+        return self._with(gaps=(*self.gaps, (mask.gaps, keep)), mask=mask, damage=damage)
 
     def with_corruption(self, corruption: Distortion, *, seed: int = 0) -> Dataset:
-        """Damage inputs, the same way for a row whatever the batch, order or process."""
-        from dataclasses import replace
+        """Damage inputs or labels, the same way for a row whatever the batch, order or process.
 
-        plan = corruption.plan(self, seed)
+        A second call comes after the first; where it has an operator and a modality in common with what is there, its draws
+        are others, as they are in a chain. Plan what reads other rows (mismatched pairs) on one split, not across splits.
+        """
+        from kintsugi.imperfect.distortion import anew
+
+        plan = corruption.plan(self, anew(seed, corruption, [before for before, _ in self.corruptions]))
         said = "" if self.damage.corruption == "none" else self.damage.corruption + " + "
         damage = replace(
             self.damage, corruption=f"{said}{corruption} seed={seed}", plans=(*self.damage.plans, plan.hash)

@@ -160,6 +160,12 @@ class TableSource(Source):
             self.problems.add(Problem(row, name, error.where, error.reason))
             return None
 
+    def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation that the reader standardised by, float64 ``[C]``; of a category 0 and 1."""
+        reader = self.readers.get(modality)
+        mean, std = getattr(reader, "mean", ()), getattr(reader, "std", ())
+        return (torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)) if mean else None
+
     @property
     def fingerprint(self) -> str:
         if not hasattr(self, "_fingerprint"):

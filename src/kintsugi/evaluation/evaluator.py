@@ -25,6 +25,7 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.data.dataset import Dataset
 from kintsugi.evaluation.protocols import Condition
+from kintsugi.imperfect.mask import hide_steps
 
 STREAM = 64
 
@@ -103,6 +104,23 @@ class _Damage:
         """Those whose input it may change."""
         return tuple(self.operator.modalities)
 
+    def apply(self, batch: Batch, rows: Tensor) -> Batch:
+        """The batch of the rows at these positions, damaged."""
+        after: Batch = self.operator.apply(batch, self.plan)
+        return after
+
+
+@dataclass(frozen=True)
+class _Gaps(_Damage):
+    """Steps of one modality that go missing: ``operator`` is its name, ``plan`` bool ``[N, T]``, what stays."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (self.operator,)
+
+    def apply(self, batch: Batch, rows: Tensor) -> Batch:
+        return hide_steps(batch, self.operator, self.plan[rows])
+
 
 Chain = tuple[_Damage, ...]
 
@@ -128,7 +146,10 @@ def _plan_all(data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
     def drawn(spec: str, seed: int) -> Any:
         from kintsugi.imperfect import parse_mechanism
 
-        return parse_mechanism(spec).plan(data, seed)
+        mask = parse_mechanism(spec).plan(data, seed)
+        if mask.unit == "label":
+            raise ConfigError(f"{spec}: test rows without labels cannot be scored; hide labels of the training rows")
+        return mask
 
     @cache
     def damage(specs: tuple[str, ...], seed: int) -> Chain:
@@ -137,6 +158,10 @@ def _plan_all(data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
         if not specs:
             return ()
         operator: Any = parse_corruption(list(specs))  # always a Compose, with its parts flat
+        if operator.labels:
+            raise ConfigError(
+                f"{' + '.join(specs)} changes labels, and test labels must stay; train on data.with_corruption(...) instead"
+            )
         parts = zip(operator.parts, operator.plan(data, seed).parts, strict=True)
         return tuple(_Damage(str(part), str(plan.hash), part, plan) for part, plan in parts)
 
@@ -151,6 +176,7 @@ def _plan_all(data: Dataset, conditions: Sequence[Condition]) -> list[_Plan]:
             mask = drawn(c.missing, c.seed)
             keep = keep & mask.keep
             said.insert(0, str(mask.hash))
+            done = (*done, *(_Gaps(f"{c.missing} of {n}", mask.hash, n, left) for n, left in mask.steps.items()))
         plans.append(_Plan(c, keep, _chains(data.schema.names, keep, done), "+".join(said)))
     return plans
 
@@ -171,8 +197,8 @@ class _Chunk:
     Operators work on the CPU, so that the damage is the same whatever the device of the model.
     """
 
-    def __init__(self, model: Model, batch: Batch, plans: Sequence[_Plan], device: torch.device) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: Model, batch: Batch, plans: Sequence[_Plan], device: torch.device, rows: Tensor) -> None:
+        self.model, self.device, self.rows = model, device, rows
         self.left = Counter(chain for plan in plans for chain in plan.chains.values())
         plain = {name for plan in plans for name, chain in plan.chains.items() if not chain}
         self.undamaged = [name for name in model.schema.names if name in plain]
@@ -198,7 +224,7 @@ class _Chunk:
     def _as_read(self, chain: Chain) -> Batch:
         if chain not in self.read:
             before = self._as_read(chain[:-1])
-            self.read[chain] = _damage(before, chain[-1])
+            self.read[chain] = _damage(before, chain[-1], self.rows)
         return self.read[chain]
 
     def batch(self, plan: _Plan, keep: Tensor) -> Batch:
@@ -296,8 +322,8 @@ class _Chunk:
             self.streams = {key: stream for key, stream in self.streams.items() if key[1] not in over}
 
 
-def _damage(batch: Batch, damage: _Damage) -> Batch:
-    after: Batch = damage.operator.apply(batch, damage.plan)
+def _damage(batch: Batch, damage: _Damage, rows: Tensor) -> Batch:
+    after = damage.apply(batch, rows)
     for name in batch.names:
         same = after.inputs[name] is batch.inputs[name] or torch.equal(after.inputs[name], batch.inputs[name])
         if name not in damage.modalities and not same:
@@ -323,7 +349,7 @@ def _in_chunks(
 ) -> None:
     chunks = torch.split(torch.arange(len(data)), size)
     for number, rows in enumerate(chunks):
-        chunk = _Chunk(pipeline.model, _unlabelled(data.batch(rows)), plans, _device(pipeline))
+        chunk = _Chunk(pipeline.model, _unlabelled(data.batch(rows)), plans, _device(pipeline), rows)
         for done, (plan, into) in enumerate(zip(plans, collected, strict=True), start=1):
             start = time.perf_counter()
             keep = plan.rows(rows)
@@ -353,7 +379,7 @@ def _adapting(
         twin = clone(pipeline)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.condition.seed))
         for rows in torch.split(order, size):
-            chunk = _Chunk(twin.model, _unlabelled(data.batch(rows)), [plan], _device(twin))
+            chunk = _Chunk(twin.model, _unlabelled(data.batch(rows)), [plan], _device(twin), rows)
             start = time.perf_counter()
             keep = plan.rows(rows)
             into.add(twin.answer(chunk.batch(plan, keep)), time.perf_counter() - start)

@@ -13,7 +13,7 @@ from typing import Any
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.registry import Registry
-from kintsugi.core.schema import Schema
+from kintsugi.core.schema import Modality, Schema
 
 MOST_MODALITIES = 12
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -165,6 +165,12 @@ def _most(about: About) -> float:
     return math.floor(most * 1e4 + 1e-6) / 1e4  # rounded down, so that it can be reached
 
 
+def _check_severities(severities: Sequence[int]) -> None:
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise ConfigError(f"severity {severity} does not exist; severities are 1 to 5")
+
+
 @PROTOCOLS.register("corruptions")
 def corruptions(about: About, *chosen: int | str) -> Protocol:
     """Every registered operator that fits a modality, at each severity, one modality at a time; clean first.
@@ -189,9 +195,7 @@ def _corrupted(schema: Schema, severities: Sequence[int], operators: Sequence[st
     from kintsugi.imperfect import list_corruptions
     from kintsugi.imperfect.spec import word
 
-    for severity in severities:
-        if severity not in SEVERITIES:
-            raise ConfigError(f"severity {severity} does not exist; severities are 1 to 5")
+    _check_severities(severities)
     fitting = {m.name: list_corruptions(m.kind) for m in schema.modalities}
     known = sorted({operator for fit in fitting.values() for operator in fit})
     for operator in operators:
@@ -207,6 +211,92 @@ def _corrupted(schema: Schema, severities: Sequence[int], operators: Sequence[st
     return conditions
 
 
+# A few operators a kind, chosen for variety (proposed here): one each of the ways in which a sensor, a channel or a
+# person goes wrong, rather than many of one family.
+SPREAD: Mapping[str, tuple[str, ...]] = {
+    "image": ("gaussian_noise", "motion_blur", "fog", "jpeg_compression", "occlusion"),
+    "audio": ("white_noise", "babble", "reverberation", "packet_loss", "clipping"),
+    "text": ("keyboard_typos", "ocr_errors", "word_drop", "truncation"),
+    "tabular": ("cells_missing", "outliers", "unit_error"),
+    "series": ("sensor_noise", "drift", "dropout_bursts", "stuck_at"),
+    "vector": ("feature_noise", "feature_dropout"),
+}
+STANDARD_SEVERITIES = (1, 3, 5)
+STANDARD_RATES = (0.1, 0.3, 0.5, 0.7)
+FEW_MODALITIES = 5
+
+
+@PROTOCOLS.register("standard")
+def standard(about: About, *severities: int) -> Protocol:
+    """A bit of everything: clean, subsets, rates, and for each modality a spread of corruptions (``SPREAD``).
+
+    Subsets are all of them for up to 5 modalities, else each modality left out and each alone. Rates are those of 0.1, 0.3,
+    0.5, 0.7 that leave a slot in every row. An operator that does not fit a modality (typing errors in tokens of a
+    vocabulary that is not bytes) is left out.
+
+    Args:
+        about: the modalities, or data with them.
+        severities: of the corruptions; default 1, 3, 5.
+
+    Raises:
+        ConfigError: a severity that does not exist, or an operator of the spread that is not registered.
+    """
+    schema, most = _schema(about), _most(about)
+    reachable = [rate for rate in STANDARD_RATES if rate <= most]
+    damaged = spread(schema, SPREAD, tuple(sorted(set(severities))) or STANDARD_SEVERITIES)
+    return Protocol(
+        _called("standard", severities),
+        (
+            *_few_subsets(about),
+            *(rates(about, *reachable).conditions[1:] if reachable else ()),
+            *damaged,
+        ),
+    )
+
+
+def _few_subsets(about: About) -> tuple[Condition, ...]:
+    names = _schema(about).names
+    if len(names) <= FEW_MODALITIES:
+        return subsets(about).conditions
+    found = [tuple(n for n in names if n != out) for out in names] + [(name,) for name in names]
+    return (CLEAN, *(Condition(" + ".join(keep), "subset", keep=keep) for keep in found))
+
+
+def spread(schema: Schema, operators: Mapping[str, Sequence[str]], severities: Sequence[int]) -> list[Condition]:
+    """Conditions of these operators (kind -> names) for each modality of the kind, one modality at a time.
+
+    Raises:
+        ConfigError: a severity that does not exist, or an operator that is not registered.
+    """
+    from kintsugi.imperfect import OPERATORS
+    from kintsugi.imperfect.spec import word
+
+    _check_severities(severities)
+    conditions = []
+    for modality in schema.modalities:
+        for operator in operators.get(modality.kind, ()):
+            if operator not in OPERATORS:
+                raise ConfigError(
+                    f"this protocol needs the corruption {operator!r}, and no such operator is registered"
+                )
+            if not fits(OPERATORS[operator], modality):
+                continue
+            for severity in severities:
+                spec = f"{operator}({word(modality.name)}, {severity})"
+                group = f"corruption/{operator}({modality.name})"
+                conditions.append(Condition(spec, group, corruptions=(spec,), x=float(severity)))
+    return conditions
+
+
+def fits(operator: Any, modality: Modality) -> bool:
+    """Can this operator be applied to this modality?"""
+    try:
+        operator().check(modality)
+    except ConfigError:
+        return False
+    return True
+
+
 @PROTOCOLS.register("demo")
 def demo(about: About) -> Protocol:
     """``subsets`` and ``corruptions(1, 3, 5)`` together."""
@@ -215,6 +305,8 @@ def demo(about: About) -> Protocol:
 
 def get_protocol(protocol: str | Protocol, about: About) -> Protocol:
     """A protocol for these modalities: ``subsets``, ``rates(0.1, 0.5)``, ``corruptions(3, 5)`` or a :class:`Protocol`.
+
+    Published settings have protocols of their names: see :mod:`kintsugi.evaluation.published`.
 
     Args:
         protocol: see above.
@@ -226,6 +318,8 @@ def get_protocol(protocol: str | Protocol, about: About) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         found = protocol
+    elif (named := _published(protocol, about)) is not None:
+        found = named
     else:
         name, values, options = _parse(protocol)
         try:
@@ -236,6 +330,12 @@ def get_protocol(protocol: str | Protocol, about: About) -> Protocol:
         for modality in condition.keep or ():
             _schema(about).column(modality)
     return found
+
+
+def _published(name: str, about: About) -> Protocol | None:
+    from kintsugi.evaluation.published import published_protocol
+
+    return published_protocol(name, about)
 
 
 def _schema(about: About) -> Schema:

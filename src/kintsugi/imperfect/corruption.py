@@ -11,6 +11,7 @@ from typing import Any
 
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.imperfect.distortion import Compose, Correlated, Corruption, Distortion, OneOf, Plans, Sometimes
+from kintsugi.imperfect.file import load_corruption
 from kintsugi.imperfect.operator import (
     OPERATORS,
     CrossOperator,
@@ -41,6 +42,7 @@ __all__ = [
     "levels",
     "list",
     "list_corruptions",
+    "load_corruption",
     "parse_corruption",
 ]
 
@@ -105,11 +107,16 @@ _COMBINE: dict[str, Callable[..., Distortion]] = {"one_of": _one_of, "sometimes"
 
 def _made(call: Call) -> Distortion:
     if call.name not in _COMBINE:
+        if call.name == "rewritten":
+            raise ConfigError(f"{call}: text cannot name a function; in Python, write rewritten(modality, function, name=…)")
         if call.name not in OPERATORS:
             raise UnknownName("corruption", call.name, [*OPERATORS, *_COMBINE])
         return Call("corrupt", (call.name, *call.args), call.kwargs).apply(corrupt)
     kwargs = dict(call.kwargs)
-    args = (*call.args, *kwargs.pop("parts", ()))
+    listed = kwargs.pop("parts", ())
+    if isinstance(listed, str | Mapping) or not isinstance(listed, Sequence):
+        raise ConfigError(f"parts of {call.name} is a list of corruptions, not {listed!r}")
+    args = (*call.args, *listed)
     if not args and "part" not in kwargs:
         raise ConfigError(f"{call.name} needs corruptions, such as {call.name}(gaussian_noise(image, 3))")
     return Call(call.name, args, kwargs).apply(_COMBINE[call.name])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -41,6 +40,16 @@ class Distortion(ABC):
     def labels(self) -> bool:
         """Does it change labels?"""
         return False
+
+    @property
+    def shape(self) -> str:
+        """What it is made of, without severities, shares and other values: what its draws belong to."""
+        return str(self)
+
+    @property
+    def inside(self) -> frozenset[str]:
+        """The ``shape`` of each operator in it."""
+        return frozenset([self.shape])
 
     @abstractmethod
     def plan(self, data: Data, seed: int) -> Any:
@@ -80,6 +89,11 @@ class Corruption(Distortion):
         kind = OPERATORS[self.operator]
         check_severity(self.operator, self.severity)
         names = tuple(self.modality) if isinstance(self.modality, list | tuple) else self.modality
+        if names and issubclass(kind, CrossOperator) and kind.most == 0:
+            raise ConfigError(
+                f"{self.operator} changes labels and takes no modality, not {self.modality!r}; write "
+                f"{self.operator}(severity=3)"
+            )
         if not all(isinstance(name, str) for name in (names if isinstance(names, tuple) else [names])):
             raise ConfigError(f"{self.operator} needs the name of a modality, not {self.modality!r}")
         if issubclass(kind, CrossOperator):
@@ -92,7 +106,9 @@ class Corruption(Distortion):
                 f"{self.operator} damages one modality, not {', '.join(names) or 'none'}; write one for each, joined by +"
             )
         object.__setattr__(self, "modality", names)
-        kind.check_values(self.preset, dict(self.given))
+        given = tuple(sorted((name, _fixed(value)) for name, value in dict(self.given).items()))
+        object.__setattr__(self, "given", given)
+        kind.check_values(self.preset, dict(given))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -101,6 +117,10 @@ class Corruption(Distortion):
     @property
     def labels(self) -> bool:
         return OPERATORS[self.operator].relabel is not CrossOperator.relabel if self._cross else False  # type: ignore[union-attr]
+
+    @property
+    def shape(self) -> str:
+        return f"{self.operator}({'+'.join(self.modalities)})"
 
     @property
     def _cross(self) -> bool:
@@ -123,9 +143,11 @@ class Corruption(Distortion):
         after = operator.damage(batch, here, plan)
         if batch.target is not None and self.labels:
             after = replace(after, target=operator.relabel(batch.target, batch.index, plan))
-        for column, name in zip(columns, self.modalities, strict=True):
+        if after.severity is not batch.severity:  # the operator said which rows
+            return after
+        for number, (column, name) in enumerate(zip(columns, self.modalities, strict=True)):
             if after.inputs[name] is not batch.inputs[name]:
-                after = _marked(after, here.any(1) if after is not batch else here[:, 0], column, plan.severity)
+                after = marked(after, here[:, number], column, plan.severity)
         return after
 
     def _one(self, operator: Operator, batch: Batch, here: Tensor, plan: Plan) -> Batch:
@@ -145,7 +167,7 @@ class Corruption(Distortion):
             present = present.clone()
             present[rows, column] &= after.any(1)
         batch = replace(batch, inputs={**batch.inputs, name: put(x, rows, damaged)}, mask=masks, present=present)
-        return _marked(batch, here, column, plan.severity)
+        return marked(batch, here, column, plan.severity)
 
     def relabel(self, target: Tensor, index: Tensor, plan: Plan) -> Tensor:
         operator = OPERATORS[self.operator]()
@@ -155,9 +177,10 @@ class Corruption(Distortion):
 
     def __str__(self) -> str:
         preset = "" if self.preset is None else f", preset={word(self.preset)}"
-        names = "+".join(map(word, self.modalities)) or "()"
         given = "".join(f", {name}={value!r}" for name, value in self.given)
-        return f"{self.operator}({names}, {self.severity}{preset}{given})"
+        names = "+".join(map(word, self.modalities))
+        level = f"{names}, {self.severity}" if names else f"severity={self.severity}"
+        return f"{self.operator}({level}{preset}{given})"
 
 
 def put(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
@@ -165,10 +188,22 @@ def put(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
     return new if len(rows) == len(old) else old.index_copy(0, rows, new)
 
 
-def _marked(batch: Batch, here: Tensor, column: int, severity: int) -> Batch:
+def marked(batch: Batch, here: Tensor, column: int, severity: int) -> Batch:
+    """``batch`` whose ``severity`` says that a modality of the rows ``here`` (bool ``[B]``) was damaged at this level."""
     level = torch.zeros(batch.present.shape, device=batch.device) if batch.severity is None else batch.severity.clone()
     level[:, column] = torch.where(here, level[:, column].clamp(min=severity), level[:, column])
     return replace(batch, severity=level)
+
+
+def number(value: float) -> str:
+    """A number as text that reads back as the same number; short where it can be."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _fixed(value: Any) -> Any:
+    """Lists as tuples, so that what is read from text or YAML equals what was written in Python."""
+    return tuple(map(_fixed, value)) if isinstance(value, list | tuple) else value
 
 
 # several ------------------------------------------------------------------------------------------------------------
@@ -200,15 +235,17 @@ def _flat(kind: type[Any], parts: Sequence[Any]) -> tuple[Distortion, ...]:
 
 def _plan_parts(parts: Sequence[Distortion], data: Data, seed: int, chained: bool) -> tuple[Any, ...]:
     plans: list[Any] = []
-    met: Counter[Any] = Counter()
-    for part in parts:
-        same = (part.operator, part.modality) if isinstance(part, Corruption) else part
-        again = met[same]  # the second noise on one input must not repeat the draws of the first
-        plans.append(part.plan(data, stable_key(seed, again) if again else seed))
-        met[same] += 1
+    for number, part in enumerate(parts):
+        plans.append(part.plan(data, anew(seed, part, parts[:number])))
         if chained:
             data = After(data, part, plans[-1])
     return tuple(plans)
+
+
+def anew(seed: int, part: Distortion, before: Sequence[Distortion]) -> int:
+    """The seed of a part: the second noise on one input must not repeat the draws of the first."""
+    again = sum(bool(part.inside & other.inside) for other in before)
+    return stable_key(seed, again) if again else seed
 
 
 class After(Data):
@@ -235,6 +272,9 @@ class After(Data):
     def reference(self) -> Data:
         return self.data.reference
 
+    def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
+        return self.data.units(modality)
+
 
 class _Several(Distortion):
     """What distortions made of others have in common."""
@@ -248,6 +288,14 @@ class _Several(Distortion):
     @property
     def labels(self) -> bool:
         return any(part.labels for part in self.parts)
+
+    @property
+    def shape(self) -> str:
+        return f"{type(self).__name__}({', '.join(part.shape for part in self.parts)})"
+
+    @property
+    def inside(self) -> frozenset[str]:
+        return frozenset[str]().union(*(part.inside for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -284,7 +332,7 @@ class _Chosen(_Several):
         """Bool ``[B, parts]``: which parts reach each row."""
 
     def plan(self, data: Data, seed: int) -> Plans:
-        return Plans(_plan_parts(self.parts, data, seed, chained=False), stable_key(seed, str(self)))
+        return Plans(_plan_parts(self.parts, data, seed, chained=False), stable_key(seed, self.shape))
 
     def apply(self, batch: Batch, plan: Plans) -> Batch:
         hits = self.hits(batch.index, plan)
@@ -326,7 +374,7 @@ class OneOf(_Chosen):
         return torch.bucketize(drawn, edges, right=True)[:, None] == torch.arange(len(self.parts))
 
     def __str__(self) -> str:
-        weights = "" if self.weights is None else f", weights=[{', '.join(f'{w:g}' for w in self.weights)}]"
+        weights = "" if self.weights is None else f", weights=[{', '.join(number(w) for w in self.weights)}]"
         return f"one_of({', '.join(map(str, self.parts))}{weights})"
 
 
@@ -350,7 +398,7 @@ class Sometimes(_Chosen):
         return torch.from_numpy(uniforms(stable_key("sometimes", plan.seed), index, 1) < self.share)
 
     def __str__(self) -> str:
-        return f"sometimes({self.part}, share={self.share:g})"
+        return f"sometimes({self.part}, share={number(self.share)})"
 
 
 @dataclass(frozen=True)
@@ -378,7 +426,7 @@ class Correlated(_Chosen):
         return torch.special.ndtr(mixed) < self.share
 
     def __str__(self) -> str:
-        return f"correlated({', '.join(map(str, self.parts))}, share={self.share:g}, coupling={self.coupling:g})"
+        return f"correlated({', '.join(map(str, self.parts))}, share={number(self.share)}, coupling={number(self.coupling)})"
 
 
 def on_rows(batch: Batch, hit: Tensor, distortion: Distortion, plan: Any) -> Batch:

@@ -1,0 +1,1 @@
+"""Corruptions of what modalities have to do with each other, and of labels."""

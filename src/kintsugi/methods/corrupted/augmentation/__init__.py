@@ -1,0 +1,1 @@
+"""Registered by being here: one file a method."""
