@@ -229,6 +229,7 @@ def test_epochs_of_a_fit_differ_and_the_plan_is_let_go() -> None:
 def accuracy(pipeline: Pipeline, data: Any, spec: str | None = None) -> float:
     batch = everything(data if spec is None else data.with_corruption(parse_corruption(spec), seed=11))
     with torch.no_grad():
+        assert batch.target is not None
         return float((pipeline.eval().answer(batch).output.argmax(1) == batch.target).float().mean())
 
 

@@ -25,6 +25,7 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.data.dataset import Dataset
 from kintsugi.evaluation.protocols import Condition
+from kintsugi.evaluation.shared import shared
 from kintsugi.imperfect.mask import hide_steps
 
 STREAM = 64
@@ -197,8 +198,12 @@ class _Chunk:
     Operators work on the CPU, so that the damage is the same whatever the device of the model.
     """
 
-    def __init__(self, model: Model, batch: Batch, plans: Sequence[_Plan], device: torch.device, rows: Tensor) -> None:
+    def __init__(
+        self, model: Model, data: Dataset, rows: Tensor, plans: Sequence[_Plan], device: torch.device
+    ) -> None:
         self.model, self.device, self.rows = model, device, rows
+        self.shared, self.place = shared(data), (int(rows[0]), len(rows), hash(tuple(rows.tolist())))
+        batch = _unlabelled(data.batch(rows))
         self.left = Counter(chain for plan in plans for chain in plan.chains.values())
         plain = {name for plan in plans for name, chain in plan.chains.items() if not chain}
         self.undamaged = [name for name in model.schema.names if name in plain]
@@ -223,8 +228,12 @@ class _Chunk:
 
     def _as_read(self, chain: Chain) -> Batch:
         if chain not in self.read:
-            before = self._as_read(chain[:-1])
-            self.read[chain] = _damage(before, chain[-1], self.rows)
+            before, key = self._as_read(chain[:-1]), (self.place, chain)
+            after = self.shared.get(key, before)
+            if after is None:
+                after = _damage(before, chain[-1], self.rows)
+                self.shared.put(key, before, after)
+            self.read[chain] = after
         return self.read[chain]
 
     def batch(self, plan: _Plan, keep: Tensor) -> Batch:
@@ -349,7 +358,7 @@ def _in_chunks(
 ) -> None:
     chunks = torch.split(torch.arange(len(data)), size)
     for number, rows in enumerate(chunks):
-        chunk = _Chunk(pipeline.model, _unlabelled(data.batch(rows)), plans, _device(pipeline), rows)
+        chunk = _Chunk(pipeline.model, data, rows, plans, _device(pipeline))
         for done, (plan, into) in enumerate(zip(plans, collected, strict=True), start=1):
             start = time.perf_counter()
             keep = plan.rows(rows)
@@ -379,7 +388,7 @@ def _adapting(
         twin = clone(pipeline)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.condition.seed))
         for rows in torch.split(order, size):
-            chunk = _Chunk(twin.model, _unlabelled(data.batch(rows)), [plan], _device(twin), rows)
+            chunk = _Chunk(twin.model, data, rows, [plan], _device(twin))
             start = time.perf_counter()
             keep = plan.rows(rows)
             into.add(twin.answer(chunk.batch(plan, keep)), time.perf_counter() - start)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corrupt.image._common import preset_by_size
-from kintsugi.imperfect.corrupt.image.digital import needs_colour
+from kintsugi.imperfect.corrupt.image.digital import TINY, needs_colour, raise_to
 from kintsugi.imperfect.operator import OPERATORS, Operator, levels
 from kintsugi.imperfect.plan import Plan
 
@@ -80,8 +80,13 @@ class LowLight(Operator):
         low, high = x.detach().amin((1, 2, 3), keepdim=True), x.detach().amax((1, 2, 3), keepdim=True)
         range_ = torch.where(high > low, high - low, 1)
         y = x.sub_(low).div_(range_)
-        # Row by row, where a power needs it: the last values of a long call may be rounded otherwise.
-        y = y.square() if gamma == 2 else torch.stack([row.clamp(min=1e-12) ** gamma for row in y])
+        if gamma == 2:
+            y = y.square()
+        elif x.requires_grad:
+            y = y.clamp(min=TINY) ** gamma
+        else:
+            for row in y:
+                raise_to(row, gamma)
         y = y.mul_(top)
         noise = plan.normal(index, *x.shape[1:]).to(x)
         spread = (y.detach() if y.requires_grad else y).div(photons).add_(sd * sd).sqrt_()

@@ -44,6 +44,16 @@ def least(x: Tensor) -> Tensor:
     return value
 
 
+def raise_to(row: Tensor, power: float) -> None:
+    """``row`` ``[C, H, W]`` to a power, in place.
+
+    In parts of at most 16384 values: PyTorch splits longer ones among threads, and rounds the last values of each split
+    otherwise, so that the result would depend on the number of threads.
+    """
+    for part in row.split(max(1, (1 << 14) // max(1, row.shape[0] * row.shape[2])), 1):
+        part.pow_(power)
+
+
 class _Sized(Operator):
     """One whose preset goes by the size of the image."""
 
@@ -173,10 +183,8 @@ class Gamma(Operator):
         x = x.clamp_(0, 1)
         if x.requires_grad:  # the slope of a root at 0 is infinite; black stays black
             return torch.where(x > 0, x.clamp(min=TINY) ** powers.view(-1, 1, 1, 1).to(x), 0), mask
-        for row, power in zip(
-            x, powers.tolist(), strict=True
-        ):  # the last values of a longer call may be rounded otherwise
-            row.pow_(power)
+        for row, power in zip(x, powers.tolist(), strict=True):
+            raise_to(row, power)
         return x, mask
 
 
