@@ -84,7 +84,9 @@ def factors(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
 def suite(seconds: dict[str, dict[str, list[float]]], kind: str, without: tuple[str, ...] = ()) -> str:
     """Of the sums over all corruptions, run by run."""
     kept = [times for key, times in seconds.items() if key not in without]
-    sums = {name: [sum(run) for run in zip(*(t[name + kind] for t in kept), strict=True)] for name in ("ours", "theirs")}
+    sums = {
+        name: [sum(run) for run in zip(*(t[name + kind] for t in kept), strict=True)] for name in ("ours", "theirs")
+    }
     middle, least, largest = factors(sums["theirs"], sums["ours"])
     return f"{middle:.2f}x ({least:.2f} to {largest:.2f})"
 

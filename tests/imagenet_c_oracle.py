@@ -39,7 +39,16 @@ ALL = (
     "pixelate",
     "jpeg_compression",
 )
-FIXED = ("defocus_blur", "zoom_blur", "gaussian_blur", "brightness", "contrast", "saturate", "pixelate", "jpeg_compression")
+FIXED = (
+    "defocus_blur",
+    "zoom_blur",
+    "gaussian_blur",
+    "brightness",
+    "contrast",
+    "saturate",
+    "pixelate",
+    "jpeg_compression",
+)
 ELASTIC = ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
 RANDOM = tuple(key for key in ALL if key not in FIXED)
 
@@ -109,7 +118,11 @@ def theirs(key: str, x: Tensor, severity: int, seed: int = 0) -> Tensor:
     finally:
         np.random.set_state(state)
     out = torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).float()
-    inner = (out > 0) & (out < 255) if key not in ("pixelate", "jpeg_compression") else torch.zeros_like(out, dtype=torch.bool)
+    inner = (
+        (out > 0) & (out < 255)
+        if key not in ("pixelate", "jpeg_compression")
+        else torch.zeros_like(out, dtype=torch.bool)
+    )
     return (out + 0.5 * inner) / 255
 
 

@@ -163,7 +163,7 @@ def test_gradients_are_finite_at_black_grey_and_white(key: str) -> None:
     x = with_greys().requires_grad_()
     run(key, x, 5).square().sum().backward()
     assert x.grad is not None
-    assert bool(torch.isfinite(x.grad).all())
+    assert float(x.grad.abs().max()) < 1e3
     assert float(x.grad[:, :, 4:].abs().sum()) > 0
 
 

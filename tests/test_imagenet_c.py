@@ -12,7 +12,8 @@ from imagenet_c_oracle import ALL, FIXED, RANDOM, measured, ours, scenes, statis
 from kintsugi.imperfect.operator import OPERATORS
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("imagecorruptions") is None, reason="needs the reference: pip install imagecorruptions-imaug"
+    importlib.util.find_spec("imagecorruptions") is None,
+    reason="needs the reference: pip install imagecorruptions-imaug",
 )
 
 # Grey levels of 255: mean and largest difference. The reference cuts its output to whole numbers, which is 0.25 and 0.5

@@ -224,6 +224,21 @@ def test_an_altered_mask_is_refused(name: str, part: str, tmp_path: Path) -> Non
         Mask.load(path)
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("rows", [0, 1, 2, 7])
+def test_few_rows_and_modalities_that_nobody_has(name: str, rows: int) -> None:
+    batch = whole(make(rows, holes=0.0))
+    batch.present[:, 4] = False  # nobody has a series
+    data = Dataset(TensorSource(SCHEMA, batch))
+    mask = ALL[name](0.2).plan(data, 0)
+    assert mask.keep.shape == (rows, 6)
+    less = data.with_missing(given(mask))
+    assert torch.equal(whole(less).present, less.present)
+    if mask.unit == "slot":
+        assert less.present.any(1).all() or "bursts" in name or "coupled" in name or "context" in name
+    assert abs(mask.realised * units(whole(data), mask).sum() - 0.2 * units(whole(data), mask).sum()) < 6
+
+
 # steps in a data set ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [n for n in STEPS if "labels" not in n])
 def test_steps_that_go_are_masked_and_hold_nothing(name: str) -> None:
@@ -345,6 +360,43 @@ def test_one_mechanism_of_each_unit() -> None:
     one, other = make(60).with_missing(steps(0.3)), make(60).with_missing(steps(0.3), seed=1)
     assert one.fingerprint != other.fingerprint
     assert one.fingerprint == make(60).with_missing(steps(0.3)).fingerprint
+
+
+def test_steps_of_a_table_that_was_read(tmp_path: Path) -> None:
+    import pandas as pd
+
+    import kintsugi as kg
+
+    frame = pd.DataFrame({
+        "age": [1.0, math.nan, 3.0, 4.0, 5.5, 2.0] * 10, "dose": [3.0, 1.0, math.nan, 2.0, 9.0, 4.0] * 10,
+        "note": ["a b c", "de", None, "fgh ijk", "l", "mnopqr"] * 10, "y": ["yes", "no"] * 30,
+    })  # fmt: skip
+    data = kg.Table(frame, {"tab": kg.tabular("age", "dose"), "note": kg.text("note")}, target="y")
+    clean = whole(data)
+    less = data.with_missing(steps(0.4))
+    batch = whole(less)
+    for column, name in enumerate(("tab", "note")):
+        was, now = clean.mask[name], batch.mask[name]
+        assert int((was & ~now).sum()) == round(0.4 * int(was.sum()))
+        assert torch.equal(batch.present[:, column], now.any(1))
+    assert torch.equal(less.present, batch.present)
+    stored = whole(less.in_memory())
+    assert torch.equal(stored.mask["note"], batch.mask["note"])
+
+
+def test_training_goes_on_with_fewer_steps_and_labels() -> None:
+    import kintsugi as kg
+
+    small = Schema(SCHEMA.modalities[3:], SCHEMA.task)
+    batch = whole(make(120))
+    x = {name: batch.inputs[name] for name in small.names}
+    source = Batch(small.names, x, batch.present[:, 3:], batch.index, batch.target, batch.target_present,
+                   mask={"tab": batch.mask["tab"]})  # fmt: skip
+    x["tab"][:, 5] = batch.mask["tab"][:, 5].float().masked_fill(~batch.mask["tab"][:, 5], math.nan)
+    data = Dataset(TensorSource(small, source))
+    train = data.subset(range(90)).with_missing(gilbert_elliott(0.3, 3)).with_missing(labels(0.4))
+    model = kg.Classifier("mean_fusion", epochs=1, seed=0).fit(train, data.subset(range(90, 120)))
+    assert torch.isfinite(torch.as_tensor(model.predict_proba(train))).all()
 
 
 # labels ---------------------------------------------------------------------------------------------------------------

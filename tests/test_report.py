@@ -110,7 +110,7 @@ class Page(HTMLParser):
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page, Results]:
     torch.manual_seed(0)
     models = {EVIL: model(), "plain": model()}
-    results = evaluate(models, data(), "demo", metrics=["accuracy"], resamples=20, training="mcar(0.5)")
+    results = evaluate(models, data(), "standard(3)", metrics=["accuracy"], resamples=20, training="mcar(0.5)")
     results += evaluate(models, data(), "rates(0.2, 0.4)", metrics=["accuracy"], resamples=20, training="mcar(0.5)")
     path = results.to_html(
         tmp_path_factory.mktemp("r") / "r.html", examples=examples(models, data(), [0, 1]), command=f"make {EVIL}"
@@ -170,7 +170,7 @@ def test_it_shows_what_was_measured(made: tuple[str, Page, Results]) -> None:
     for word in (
         "fingerprint",
         "mcar(0.5)",
-        "demo",
+        "standard(3)",
         "20 bootstrap",
         "torchmetrics",
         "absent in the data",

@@ -174,11 +174,11 @@ def test_marks_stay_where_they_are() -> None:
 
 
 def test_each_insertion_is_one_character() -> None:
-    for script in ("Latin", "Cyrillic", "Devanagari", "Arabic"):
-        letters = sum(unit[0].isalnum() for unit in units(TEXTS[script]))
+    for text in (*TEXTS.values(), "Dès l’été, années après années"):
+        letters = sum(unit[0].isalnum() for unit in units(text))
         for seed in range(10):
-            new = corrupt_texts([TEXTS[script]], "char_insert", 5, seed, share=1.0)[0]
-            assert len(units(new)) == len(units(TEXTS[script])) + letters
+            new = corrupt_texts([text], "char_insert", 5, seed, share=1.0)[0]
+            assert len(units(new)) == len(units(text)) + letters
 
 
 def test_ocr_reads_pairs_as_one_and_one_as_pairs() -> None:
@@ -484,6 +484,7 @@ def test_strings() -> None:
     assert corrupt_texts([ENGLISH], "leet", 3, seed=1) != corrupt_texts([ENGLISH], "leet", 3, seed=2)
     assert corrupt_texts([ENGLISH], "leet", share=0.0) == [ENGLISH]
     assert len(corrupt_texts([ENGLISH], "char_delete", share=1.0)[0].strip(" ,.")) >= 1
+    assert len(corrupt_texts(["one two, three"], "word_drop", share=1.0)[0].split()) == 1
     with pytest.raises(DataError, match="list of strings"):
         corrupt_texts(ENGLISH, "leet")
     with pytest.raises(DataError, match="list of strings"):

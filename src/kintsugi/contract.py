@@ -349,10 +349,7 @@ def cached_is_naive(cls: type[Part]) -> None:
 
     pipeline = fitted(cls)
     data = data_for(cls, absent=0.3).split()[2]
-    conditions = [
-        *get_protocol("subsets", data.schema).conditions,
-        *get_protocol("corruptions", data.schema).conditions,
-    ]
+    conditions = get_protocol("standard(3)", data.schema).conditions
     for fast, plain in zip(
         predict_conditions(pipeline, data, conditions, cache=True, chunk=13),
         predict_conditions(pipeline, data, conditions, cache=False, chunk=24),

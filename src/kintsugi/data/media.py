@@ -245,7 +245,7 @@ def decode_audio(data: bytes, rate: int, where: str, seconds: float | None = Non
         raise ReadError(where, "holds no samples")
     mono = finite(wave.mean(1), where)
     if native != rate:
-        from scipy.signal import resample_poly  # type: ignore[import-untyped]
+        from scipy.signal import resample_poly
 
         shared = math.gcd(rate, native)
         mono = resample_poly(mono, rate // shared, native // shared)

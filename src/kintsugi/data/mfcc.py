@@ -17,7 +17,7 @@ def mfcc(wave: np.ndarray, rate: int, coefficients: int = 20, window: int = WIND
     Periodic Hann window on frames centred at multiples of ``step`` (zeros beyond the ends), power spectrum, Slaney's
     mel bands of equal area, dB, orthonormal DCT-II.
     """
-    from scipy.fft import dct  # type: ignore[import-untyped]
+    from scipy.fft import dct
 
     padded = np.pad(np.asarray(wave, dtype=np.float64), window // 2)
     count = 1 + (len(padded) - window) // step

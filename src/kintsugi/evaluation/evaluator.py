@@ -198,9 +198,7 @@ class _Chunk:
     Operators work on the CPU, so that the damage is the same whatever the device of the model.
     """
 
-    def __init__(
-        self, model: Model, data: Dataset, rows: Tensor, plans: Sequence[_Plan], device: torch.device
-    ) -> None:
+    def __init__(self, model: Model, data: Dataset, rows: Tensor, plans: Sequence[_Plan], device: torch.device) -> None:
         self.model, self.device, self.rows = model, device, rows
         self.shared, self.place = shared(data), (int(rows[0]), len(rows), hash(tuple(rows.tolist())))
         batch = _unlabelled(data.batch(rows))

@@ -246,7 +246,7 @@ _FORMULAS: dict[tuple[str, str | None], Callable[[Any, Tensor, Tensor], Formula 
 
 def seed_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Mean over training seeds with its t-interval: mean ± t(n - 1) s / sqrt(n); no interval for a single seed."""
-    from scipy.stats import t as student  # type: ignore[import-untyped]
+    from scipy.stats import t as student
 
     x = torch.tensor(list(values), dtype=torch.float64)
     mean = float(x.mean())

@@ -175,6 +175,8 @@ def _check_severities(severities: Sequence[int]) -> None:
 def corruptions(about: About, *chosen: int | str) -> Protocol:
     """Every registered operator that fits a modality, at each severity, one modality at a time; clean first.
 
+    What needs a value that only a user knows (files of noise) is left out.
+
     Args:
         about: the modalities, or data with them.
         chosen: severities (default 1 to 5) and names of operators (default all).
@@ -192,11 +194,11 @@ def corruptions(about: About, *chosen: int | str) -> Protocol:
 
 
 def _corrupted(schema: Schema, severities: Sequence[int], operators: Sequence[str]) -> list[Condition]:
-    from kintsugi.imperfect import list_corruptions
+    from kintsugi.imperfect import OPERATORS, list_corruptions
     from kintsugi.imperfect.spec import word
 
     _check_severities(severities)
-    fitting = {m.name: list_corruptions(m.kind) for m in schema.modalities}
+    fitting = {m.name: [key for key in list_corruptions(m.kind) if fits(OPERATORS[key], m)] for m in schema.modalities}
     known = sorted({operator for fit in fitting.values() for operator in fit})
     for operator in operators:
         if operator not in known:
@@ -289,18 +291,14 @@ def spread(schema: Schema, operators: Mapping[str, Sequence[str]], severities: S
 
 
 def fits(operator: Any, modality: Modality) -> bool:
-    """Can this operator be applied to this modality?"""
+    """Can this operator be applied to this modality, without a value that only a user knows, such as a path?"""
+    if None in operator.options.values():
+        return False
     try:
         operator().check(modality)
     except ConfigError:
         return False
     return True
-
-
-@PROTOCOLS.register("demo")
-def demo(about: About) -> Protocol:
-    """``subsets`` and ``corruptions(1, 3, 5)`` together."""
-    return Protocol("demo", (*subsets(about).conditions, *_corrupted(_schema(about), (1, 3, 5), ())))
 
 
 def get_protocol(protocol: str | Protocol, about: About) -> Protocol:

@@ -51,7 +51,8 @@ def observed_steps(data: Data, name: str) -> Tensor:
 
     def read() -> Tensor:
         parts = [(rows, seen_steps(batch, name)) for rows, _, batch in _chunks(data, name)]
-        out = torch.zeros(len(data), max((seen.shape[1] for _, seen in parts), default=0), dtype=torch.bool)
+        width = max((seen.shape[1] for _, seen in parts), default=data.schema[name].shape[0] or 0)
+        out = torch.zeros(len(data), width, dtype=torch.bool)
         for rows, seen in parts:
             out[rows, : seen.shape[1]] = seen.cpu()
         return out

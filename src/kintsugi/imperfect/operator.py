@@ -36,7 +36,8 @@ class Carded(ABC):
     """What every operator says of itself.
 
     key: its name; kind: kind of modality; title: what it does; source: where definition and parameters come from.
-    parameters: preset -> severity 1 to 5 -> values. options: further values that a user may set, with their defaults.
+    parameters: preset -> severity 1 to 5 -> values. options: further values that a user may set, with their
+    defaults; one whose default is None must be given.
     differentiable: gradients reach the clean input.
     random: rows differ under one plan. gaps: it may return fewer seen steps. not_monotone: why damage does not grow with
     every level, empty where it does.

@@ -67,8 +67,9 @@ def hide_columns(
         bare = np.flatnonzero(~(present & ~free).any(1) & present.any(1))
         free[bare, np.where(present[bare], keys[bare], -np.inf).argmax(1)] = False
     most = [(int(free[:, c].sum()), int(present[:, c].sum())) for c in columns]
-    if columns:
-        can, has = min(most, key=lambda pair: pair[0] / max(pair[1], 1))
+    short = [pair for pair in most if round(rate * pair[1]) > pair[0]]
+    if short:
+        can, has = min(short, key=lambda pair: pair[0] / pair[1])
         check_reach(
             who, round(rate * has), can, has, "the slots of a modality when every row keeps one",
             "ask for less, or for keep_one=False",

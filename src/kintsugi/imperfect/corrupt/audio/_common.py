@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,29 +67,6 @@ def peak(sound: Tensor) -> float:
     """Largest absolute value of ``[n]``, n at least 1."""
     low, high = torch.aminmax(sound.detach())
     return max(-float(low), float(high))
-
-
-class Normals:
-    """Standard normal numbers of each row in turn, in a buffer that the next row overwrites."""
-
-    def __init__(self, index: Tensor, plan: Plan, samples: int) -> None:
-        self._buffer = torch.empty(samples + 32)  # new memory for every row costs a fifth of the time
-        self._generators = plan.generators(index)
-
-    def __iter__(self) -> Iterator[Normals]:
-        for generator in self._generators:
-            self._generator = generator
-            yield self
-
-    def __call__(self, count: int) -> Tensor:
-        """Float32 ``[count]`` on the CPU; fewer are the first of more. Once a row.
-
-        PyTorch makes them in blocks of 16 and draws an incomplete last block anew, so whole blocks are asked for.
-        """
-        whole = -(-count // 16) * 16
-        if whole > len(self._buffer):
-            self._buffer = torch.empty(whole)
-        return self._buffer[:whole].normal_(generator=self._generator)[:count]
 
 
 def within(key: str, name: str, value: float, low: float, high: float) -> None:

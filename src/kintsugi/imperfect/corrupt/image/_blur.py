@@ -109,7 +109,7 @@ def zoom_filter(factor: float, size: int, dtype: torch.dtype, device: torch.devi
 
 
 @lru_cache(maxsize=32)
-def displacements(reach: int, rounds: int, side: int = 128) -> tuple[Tensor, Tensor]:
+def displacements(reach: int, rounds: int, side: int = 256) -> tuple[Tensor, Tensor]:
     """From how far (down, right) a pixel comes in ``rounds`` rounds of exchanges: int32 ``[N]`` each, near ones first.
 
     A round visits the pixels from the last to the first, as the reference does, and each takes the value of one at most

@@ -23,9 +23,15 @@ def preset_by_size(modality: Modality) -> str:
     return "mnist" if channels == 1 else "cifar"
 
 
+SMALLEST = 32  # lengths of a pixel or less would do nothing in pictures that are smaller still
+
+
 def relative(x: Tensor, side: float) -> float:
-    """By how much lengths in pixels grow: the smaller side of ``x`` ``[..., H, W]`` over ``side``; 1 where that is 0."""
-    return min(x.shape[-2:]) / side if side else 1.0
+    """By how much lengths in pixels grow: the smaller side of ``x`` ``[..., H, W]`` over ``side``; 1 where that is 0.
+
+    Pictures below 32 pixels (or below ``side``) count as so large.
+    """
+    return max(min(x.shape[-2:]), min(side, SMALLEST)) / side if side else 1.0
 
 
 def gaussian_taps(sigma: float, truncate: float = 4.0) -> Tensor:

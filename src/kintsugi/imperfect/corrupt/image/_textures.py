@@ -41,7 +41,12 @@ def plasma(drawn: Tensor, decay: float) -> Tensor:
         across = _added(_pairs(centres, 1, -1), _pairs(heights, 2, 1), scaled[:, 1])
         down = _added(_pairs(centres, 2, -1), _pairs(heights, 1, 1), scaled[:, 2])
         finer = np.empty((rows, 2 * count, 2 * count), np.float32)
-        finer[:, ::2, ::2], finer[:, 1::2, 1::2], finer[:, ::2, 1::2], finer[:, 1::2, ::2] = heights, centres, across, down
+        finer[:, ::2, ::2], finer[:, 1::2, 1::2], finer[:, ::2, 1::2], finer[:, 1::2, ::2] = (
+            heights,
+            centres,
+            across,
+            down,
+        )
         heights, wobble = finer, wobble / decay**2
     low, high = heights.min((1, 2), keepdims=True), heights.max((1, 2), keepdims=True)
     heights -= low
@@ -101,7 +106,9 @@ def _frosted(size: int, side: int, look: int) -> Tensor:
         thin = (-0.5 * (along / 4) ** 2).exp() * (distance > 4) / (1 + (distance / 14) ** 1.7)
         ridges = _unit(torch.fft.irfft2(white * torch.polar(thin, 0 * thin), s=(size, size)))
         patch = _unit(
-            torch.fft.irfft2(coarse * torch.polar((-0.5 * (distance / 4) ** 2).exp(), each * 2.4 * distance), s=(size, size))
+            torch.fft.irfft2(
+                coarse * torch.polar((-0.5 * (distance / 4) ** 2).exp(), each * 2.4 * distance), s=(size, size)
+            )
         )
         here = torch.sigmoid(6 * (patch - strongest))
         needles = torch.lerp(needles, 1 - 1.6 * ridges.abs(), here)

@@ -17,7 +17,9 @@ from kintsugi.imperfect.corrupt.image.noise import CIFAR_C, IMAGENET_C, MNIST_C
 from kintsugi.imperfect.operator import OPERATORS, Levels, Operator, levels
 from kintsugi.imperfect.plan import Plan
 
-_MNIST = "mnist: proposed here, since the values of MNIST-C's code are lengths for 224 pixels and wipe out a digit of 28"
+_MNIST = (
+    "mnist: proposed here, since the values of MNIST-C's code are lengths for 224 pixels and wipe out a digit of 28"
+)
 
 
 def sized(side: int, **values: tuple[float, ...]) -> Levels:

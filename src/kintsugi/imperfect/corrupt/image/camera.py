@@ -56,7 +56,7 @@ class LowLight(Operator):
     Stretched to the full range of each image, raised to ``gamma``, and multiplied by ``top``; then Poisson noise of
     ``photons`` at full brightness and gaussian noise of ``sd``, both as one normal number of the same variance,
     ``N(y, y / photons + sd²)``, instead of counts, which take ten times as long. It is skewed less than counts below
-    about ten photons; the mean is kept until noise is clipped at 0.
+    about ten photons, and the mean is kept until noise is clipped at 0; the result is not rounded to bytes.
     """
 
     key, kind = "low_light", "image"
@@ -105,8 +105,8 @@ class DeadPixels(_Sized):
     key = "dead_pixels"
     title = "a sensor's pixels stuck or hot"
     source = (
-        "proposed here, since no table is published: from a sensor that passes inspection (1 in 1,000 and less) to one "
-        "that is worn by radiation; more on small images, where 1 in 1,000 is a single pixel"
+        "proposed here, since no table is published: from one pixel in 1,000 to one in 10; more on small images, where one "
+        "in 1,000 is a single pixel"
     )
     parameters = {  # noqa: RUF012
         "imagenet": levels(share=(0.001, 0.003, 0.01, 0.03, 0.1)),
@@ -141,8 +141,8 @@ class ColourCast(Operator):
     key, kind = "colour_cast", "image"
     title = "a wrong white balance"
     source = (
-        "white balance as two gains, which is how cameras store it; gains proposed here: between daylight and tungsten "
-        "the ratio of red to blue changes about fourfold, which is level 5"
+        "white balance as two gains, which is how cameras store it; gains proposed here: red over blue changes by up to "
+        "1.1, 1.3, 1.5, 1.9 and 2.7"
     )
     parameters = {"any": levels(gain=(1.1, 1.2, 1.35, 1.6, 2.0))}  # noqa: RUF012
     differentiable = True
@@ -198,7 +198,7 @@ class CoarseDropout(Operator):
     title = "several rectangular holes"
     source = (
         "coarse dropout of MMCBench (arXiv 2401.11943) and of augmentation libraries; numbers and sides proposed here: "
-        "they cover about 6, 11, 18, 25 and 35 %"
+        "they cover about 5, 11, 17, 25 and 35 %"
     )
     parameters = {"any": levels(holes=(4, 8, 13, 20, 30))}  # noqa: RUF012
     options = {"fill": 0.0, "smallest": 0.06, "largest": 0.18}  # noqa: RUF012

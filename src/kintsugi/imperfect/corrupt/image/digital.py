@@ -134,10 +134,6 @@ class Saturate(_Sized):
     differentiable, random = True, False
     not_monotone = "levels 1 and 2 take saturation away, levels 3 to 5 add it, and these are two scales"
 
-    def preset(self, modality: Modality) -> str:
-        found = preset_by_size(modality)
-        return found if found in self.parameters else "cifar"
-
     def check(self, modality: Modality) -> None:
         super().check(modality)
         needs_colour(self.key, modality, "without colours there is no saturation to change")
@@ -171,8 +167,8 @@ class Gamma(Operator):
     key, kind = "gamma", "image"
     title = "another tone curve, as of a screen or a conversion that is set wrongly"
     source = (
-        "a power law, as gamma contrast in MMCBench (arXiv 2401.11943); exponents proposed here: 2.2 is an sRGB curve that "
-        "was forgotten or applied twice"
+        "a power law, as gamma contrast in MMCBench (arXiv 2401.11943); exponents proposed here: 2.2 is about an sRGB "
+        "curve that was forgotten or applied twice"
     )
     parameters = {"any": levels(exponent=(1.25, 1.5, 1.85, 2.2, 3.0))}  # noqa: RUF012
     differentiable = True

@@ -49,10 +49,10 @@ class ElasticTransform(_Sized):
     """A random affine map of three points, and a smooth random displacement of every pixel.
 
     ``affine``, ``alpha`` and ``sigma`` are shares of the smaller side: each coordinate of three points moves by
-    U(-affine, affine); each pixel by alpha times uniform noise in (-1, 1), smoothed by a gaussian of sigma. Here
-    differs from ImageNet-C: lengths go by the side of the image instead of 244 pixels (its slip for 224; the values are
-    the same at 224), smoothed noise is drawn as normal cosines of the same variances instead of smoothed uniform noise,
-    and both moves are looked up at once, so that the picture is interpolated once instead of twice.
+    U(-affine, affine); each pixel by alpha times uniform noise in (-1, 1), smoothed by a gaussian of sigma. Different from
+    ImageNet-C: lengths go by the side of the image instead of by 244 pixels (its slip for 224; the same at 224); smoothed
+    noise is drawn as normal cosines of the same variances; and both moves are looked up at once, so that the picture is
+    interpolated once instead of twice, and mirrored about the outermost pixels for both.
 
     Levels of ``imagenet`` and ``cifar`` are of different nature and not ordered by how much changes: an affine map first,
     ripples later. ``detection`` is what the package imagecorruptions does: ripples only, for any size, which grow.
@@ -63,8 +63,7 @@ class ElasticTransform(_Sized):
     source = (
         "definition and imagenet: ImageNet-C, Hendrycks and Dietterich, ICLR 2019 (hendrycks/robustness, corruptions.py), "
         "times 244/224; cifar: the same repository, make_cifar_c.py; mnist: proposed here: ripples that grow, black outside, "
-        "since MNIST-C published none; detection: Michaelis et al., arXiv 1907.07484 "
-        "(package imagecorruptions)"
+        "since MNIST-C published none; detection: Michaelis et al., arXiv 1907.07484 (package imagecorruptions)"
     )
     parameters = {  # noqa: RUF012
         "imagenet": levels(
@@ -87,7 +86,9 @@ class ElasticTransform(_Sized):
             border=MIRRORED,
         ),
     }
-    not_monotone = "ImageNet-C and CIFAR-C begin with large affine maps and end with small ripples"
+    not_monotone = (
+        "ImageNet-C and CIFAR-C begin with large affine maps and end with ripples, so that level 5 changes least"
+    )
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         values, (height, width) = plan.parameters, x.shape[-2:]

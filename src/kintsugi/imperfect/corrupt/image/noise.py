@@ -13,7 +13,9 @@ from kintsugi.imperfect.corrupt.image._common import preset_by_size
 from kintsugi.imperfect.operator import OPERATORS, Operator, levels
 from kintsugi.imperfect.plan import Plan
 
-IMAGENET_C = "ImageNet-C, Hendrycks and Dietterich, ICLR 2019 (hendrycks/robustness, ImageNet-C/imagenet_c, corruptions.py)"
+IMAGENET_C = (
+    "ImageNet-C, Hendrycks and Dietterich, ICLR 2019 (hendrycks/robustness, ImageNet-C/imagenet_c, corruptions.py)"
+)
 CIFAR_C = "the same repository, ImageNet-C/create_c/make_cifar_c.py"
 MNIST_C = "MNIST-C, Mu and Gilmer 2019 (google-research/mnist-c, corruptions.py)"
 CELLS = 4096  # of a table of quantiles: 256 brightnesses of so many float32 are 4 MB and still fast to look up

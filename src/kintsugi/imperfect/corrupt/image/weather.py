@@ -164,7 +164,8 @@ class Spatter(Operator):
     Water adds ``mix`` times pale turquoise, most where the embossed distance from the drops' rims is large; mud replaces
     what is below it, its rim softened by a gaussian of ``mix`` pixels. Edges are found without hysteresis, distances are
     exact instead of chamfer distances, and nothing is rounded to 8 bits but the distances that are equalised. Where
-    ``side`` makes the drops smaller, the layer keeps its spread, and so the share of the picture that is covered.
+    ``side`` makes the drops smaller, though never smaller than a pixel, the layer keeps its spread, and so the share of
+    the picture that is covered.
     """
 
     key, kind = "spatter", "image"
@@ -211,6 +212,7 @@ class Spatter(Operator):
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         said = plan.parameters
         shrink = relative(x, said["side"])
+        shrink = max(shrink, min(1.0, 1 / said["sigma"]))  # drops are not smaller than a pixel
         wanted, sigma = said["sigma"], said["sigma"] * shrink
         # Smoothing divides the standard deviation by the root of the squared weights' sum, once for each axis.
         kept = float(gaussian_taps(wanted).square().sum() / gaussian_taps(sigma).square().sum())
