@@ -44,6 +44,7 @@ difference in standard errors. Elastic is compared with hendrycks/robustness, si
 
 
 def fixed(key: str) -> str:
+    """A line of the first table."""
     x = scenes(2)
     found = [(theirs(key, x, severity) - ours(key, x, severity)).abs() * 255 for severity in range(1, 6)]
     means = " ".join(f"{float(d.mean()):.2f}" for d in found)
@@ -51,6 +52,7 @@ def fixed(key: str) -> str:
 
 
 def random(key: str, severity: int, rows: int) -> str:
+    """A line of the second table."""
     found = measured(key, severity, scenes(rows))
     cells = []
     for name in ("rmse", "mean", "contrast", "fine"):
@@ -61,6 +63,7 @@ def random(key: str, severity: int, rows: int) -> str:
 
 
 def main() -> None:
+    """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=32, help="pictures")
     parser.add_argument("--out", type=Path, default=HOME / "docs" / "corruptions" / "oracle.md")

@@ -72,7 +72,7 @@ def ours(key: str, x: Tensor, severity: int, seed: int = 0) -> Tensor:
 @contextmanager
 def _five_pictures() -> Iterator[None]:
     """The published code draws frost from the first five of its six pictures; the package draws from all."""
-    import imagecorruptions.corruptions as code
+    import imagecorruptions.corruptions as code  # type: ignore[import-untyped]
 
     def drawn(*args: Any, **kwargs: Any) -> Any:
         return original(*((5,) if args == (6,) else args), **kwargs)
@@ -100,7 +100,7 @@ def _elastic(image: np.ndarray[Any, Any], severity: int, rng: np.random.Generato
         for at in np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     )
     made = [map_coordinates(bent[..., c], (down, across), order=1, mode="reflect") for c in range(3)]
-    return np.uint8(np.clip(np.stack(made, -1), 0, 1) * 255)
+    return (np.clip(np.stack(made, -1), 0, 1) * 255).astype(np.uint8)
 
 
 def theirs(key: str, x: Tensor, severity: int, seed: int = 0) -> Tensor:

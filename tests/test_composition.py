@@ -20,6 +20,7 @@ from kintsugi.core.schema import Modality, Schema
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.evaluation import predict_conditions
 from kintsugi.evaluation.protocols import Condition
+from kintsugi.imperfect.combine import After
 from kintsugi.imperfect.corruption import (
     Compose,
     Correlated,
@@ -31,7 +32,6 @@ from kintsugi.imperfect.corruption import (
     load_corruption,
     parse_corruption,
 )
-from kintsugi.imperfect.distortion import After
 from kintsugi.imperfect.file import loads
 from kintsugi.tasks import Classification
 

@@ -280,7 +280,7 @@ def test_specs_that_make_no_sense(spec: Any, error: type[Exception], match: str)
 
 def test_wrong_modalities() -> None:
     data = make()
-    with pytest.raises(ConfigError, match="'speech' is audio; for audio there is .*white_noise"):
+    with pytest.raises(ConfigError, match=r"'speech' is audio; for audio there is .*white_noise"):
         data.with_corruption(corrupt("gaussian_noise", "speech"))
     with pytest.raises(ConfigError, match="no corruption yet"):
         OPERATORS["gaussian_noise"]().check(Modality("lidar", "points", (None, 4)))

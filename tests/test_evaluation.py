@@ -133,7 +133,10 @@ MIXED = (
 # protocols ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["clean", "subsets", "rates", "rates(0.1, 0.5, seeds=2)", "corruptions(1, 5)", "standard", "standard(2)"])
+@pytest.mark.parametrize(
+    "name",
+    ["clean", "subsets", "rates", "rates(0.1, 0.5, seeds=2)", "corruptions(1, 5)", "standard", "standard(2)"],
+)
 def test_protocols_survive_json(name: str) -> None:
     protocol = get_protocol(name, SCHEMA)
     assert Protocol.from_json(json.loads(json.dumps(protocol.to_json()))) == protocol

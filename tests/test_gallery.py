@@ -261,7 +261,9 @@ def test_edits_of_text(before: str, after: str, edits: int) -> None:
 
 
 def test_a_change_of_case_is_marked_letter_by_letter() -> None:
-    assert [c[0] for c in damage.codes("abcabc", "aBcaBc")] == ["equal", "replace", "equal", "replace", "equal"]
+    assert damage.codes("aaaaa", "aaaAa") == [("equal", 0, 3, 0, 3), ("replace", 3, 4, 3, 4), ("equal", 4, 5, 4, 5)]
+    shifted = damage.codes("abcdefgh", "xabcdefg")  # equally long, but moved on: not eight replacements
+    assert [code[0] for code in shifted] == ["insert", "equal", "delete"]
 
 
 def test_rows_that_are_hit_come_first(operator: Callable[..., str]) -> None:
@@ -315,6 +317,17 @@ def test_a_refusal_is_said_and_is_no_failure(operator: Callable[..., str], tmp_p
     operator("vector", lambda x, seen, amount: (x, None), check=never)
     assert write_gallery(tmp_path / "g.html", data=vectors(), kinds=["vector"], progress=False) == []
     assert "not x, for a reason" in (tmp_path / "g.html").read_text()
+
+
+def test_an_option_that_a_user_must_give_is_a_refusal_too(
+    operator: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def look(*_: object) -> dict[str, Tensor]:
+        raise ConfigError("told needs files='noise/'")
+
+    monkeypatch.setattr(OPERATORS[operator("vector", lambda x, seen, amount: (x, None))], "look", look)
+    assert write_gallery(tmp_path / "g.html", data=vectors(), kinds=["vector"], progress=False) == []
+    assert "told needs files=&#39;noise/&#39;" in (tmp_path / "g.html").read_text()
 
 
 @pytest.mark.parametrize("moment", ["gallery", "replace"])
@@ -393,6 +406,15 @@ def test_samples_are_real_and_complete() -> None:
                 assert not torch.equal(x[0], x[1])
     sizes = [s.data.schema[s.modality].shape for s in found["image"]]
     assert sizes == [(3, 224, 224), (3, 32, 32), (1, 28, 28)]
+
+
+def test_rows_are_drawn_among_those_that_have_the_modality() -> None:
+    data = vectors(rows=40)
+    data.source.present[::2] = False
+    drawn = [Sample("mine", data, "x", "a test").rows(("x",), seed, 10).tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(row % 2 for rows in drawn for row in rows)
+    assert Sample("mine", data, "x", "a test", ordered=True).rows(("x",), 5, 4).tolist() == [1, 3, 5, 7]
 
 
 def test_second_scans_show_the_same_digit() -> None:

@@ -404,7 +404,7 @@ def test_salt_and_pepper_hits_whole_pixels_half_and_half() -> None:
     assert abs(float(white.double().mean()) - 0.085) < 0.006
     assert abs(float(black.double().mean()) - 0.085) < 0.006
     less = run("salt_and_pepper", torch.full((8, 3, 64, 64), 0.5), 2)
-    assert bool((white | (less != 1)).all()), "white at one level and black at the next"
+    assert bool(((white | (less != 1)) & (black | (less != 0))).all()), "black at one level and white at the next"
 
 
 @pytest.mark.parametrize("severity", [1, 3, 5])

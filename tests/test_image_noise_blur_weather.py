@@ -315,7 +315,7 @@ def test_fog_adds_one_plasma_to_all_channels_and_keeps_the_largest_value() -> No
     density = OPERATORS["fog"].parameters["imagenet"][4]["density"]
     heights = (out * (most + density) / most - x) / density
     assert torch.allclose(heights[:, 0], heights[:, 2], atol=1e-5)
-    assert 0 <= float(heights.min()) + 1e-5
+    assert float(heights.min()) + 1e-5 >= 0
     assert float(heights.max()) <= 1 + 1e-5
     assert bool((out.flatten(1).amax(1) <= most.flatten() + 1e-5).all())
 

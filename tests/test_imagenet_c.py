@@ -58,7 +58,7 @@ def distances(key: str, severity: int, level: int | None = None) -> dict[str, fl
     }
 
 
-@pytest.mark.parametrize("severity", (1, 3, 5))
+@pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("key", RANDOM)
 def test_what_draws_is_equal_in_distribution(key: str, severity: int) -> None:
     found = distances(key, severity)

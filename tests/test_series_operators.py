@@ -16,7 +16,7 @@ from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.schema import Modality, Schema
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.imperfect._runs import gilbert_elliott
-from kintsugi.imperfect.corrupt._numbers import normals, symmetric
+from kintsugi.imperfect.corrupt._numbers import normal, symmetric, whole
 from kintsugi.imperfect.operator import OPERATORS, Operator, list_corruptions
 from kintsugi.imperfect.plan import Plan
 from kintsugi.imperfect.seeds import uniforms
@@ -167,19 +167,23 @@ def test_values_that_make_no_sense(key: str, values: dict[str, Any]) -> None:
 
 
 # draws --------------------------------------------------------------------------------------------------------------
+def many(draw: Any, plan: Plan, rows: int, columns: int) -> Tensor:
+    return whole(draw(plan, torch.arange(rows), columns), rows, columns)
+
+
 def test_draws_are_normal_and_independent() -> None:
     plan = planned("sensor_noise", clean(5))
-    drawn = normals(plan, torch.arange(3000), 300).double()
+    drawn = many(normal, plan, 3000, 300).double()
     assert stats.kstest(drawn.flatten().numpy()[::3], "norm").pvalue > 1e-3
     assert abs(float(drawn.pow(4).mean()) - 3) < 0.03
     for a, b in ((drawn[:, 1:], drawn[:, :-1]), (drawn[1:], drawn[:-1]), (drawn[:, ::2], drawn[:, 1::2])):
         assert abs(float((a * b).mean()) * a.numel() ** 0.5) < 4
-    assert torch.equal(normals(plan, torch.tensor([7]), 40)[0], normals(plan, torch.arange(20), 300)[7, :40])
-    assert not torch.equal(normals(plan, torch.arange(9), 5), normals(plan, torch.arange(9), 5, "second"))
+    assert torch.equal(whole(normal(plan, torch.tensor([7]), 40), 1, 40)[0], many(normal, plan, 20, 300)[7, :40])
+    assert not torch.equal(many(normal, plan, 9, 5), whole(normal(plan, torch.arange(9), 5, "second"), 9, 5))
 
 
 def test_draws_fill_the_interval() -> None:
-    drawn = symmetric(planned("spikes", clean(5)), torch.arange(2000), 500)
+    drawn = many(symmetric, planned("spikes", clean(5)), 2000, 500)
     assert float(drawn.abs().max()) < 1
     counts = torch.histc(drawn, 50, -1, 1)
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
@@ -378,6 +382,12 @@ def test_stuck_for_its_share(severity: int, share: float, channels: str) -> None
     assert torch.equal(held[late], x.gather(1, start[:, None])[:, 0][late]), "what it was when it began"
     if share < 1:
         assert 0.35 < float(start[hit].double().mean() / (STEPS - long)) < 0.65
+
+
+def test_two_steps_at_least_are_stuck() -> None:
+    out = run("stuck_at", clean(400, 12), severity=1)
+    runs = (out[:, 1:] == out[:, :-1]).sum((1, 2))
+    assert float((runs == 1).double().mean()) > 0.95, "5 % of twelve steps would be one, which cannot repeat"
 
 
 def test_stuck_channels_are_drawn_alike() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from corruption_data import make
 
+from corruption_data import make
 from kintsugi.core.methods import create
 from kintsugi.evaluation import Condition, Protocol, predict_conditions
 from kintsugi.evaluation.shared import Shared, _shared, shared

@@ -293,6 +293,9 @@ def test_draws_belong_to_a_row_and_a_place(key: str) -> None:
         x = torch.stack([ids(text, length) for text in texts])
         out, _ = operator.apply(x, torch.arange(6), replace(plan, modality="text"))  # type: ignore[union-attr]
         assert [words(row) for row in out] == straight
+        rows = torch.tensor([5, 0, 3])
+        some, _ = operator.apply(x[rows], rows, replace(plan, modality="text"))  # type: ignore[union-attr]
+        assert torch.equal(some, out[rows])
 
 
 @pytest.mark.parametrize("key", EVERY)

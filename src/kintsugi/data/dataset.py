@@ -357,7 +357,7 @@ class Dataset(Data):
         A second call comes after the first; where it has an operator and a modality in common with what is there, its draws
         are others, as they are in a chain. Plan what reads other rows (mismatched pairs) on one split, not across splits.
         """
-        from kintsugi.imperfect.distortion import anew
+        from kintsugi.imperfect.combine import anew
 
         plan = corruption.plan(self, anew(seed, corruption, [before for before, _ in self.corruptions]))
         said = "" if self.damage.corruption == "none" else self.damage.corruption + " + "

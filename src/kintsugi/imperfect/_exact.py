@@ -91,15 +91,18 @@ def _bursty(u: Floats, length: float) -> Floats:
 
 
 # every row keeps something, at given rates by column -------------------------------------------------------------------
-def exchange(kept: Bools, present: Bools, draws: Floats) -> None:
-    """Empty rows get a slot from rows that keep two or more, in place; columns keep their sums. All are ``[N, M]``."""
+def exchange(kept: Bools, present: Bools, draws: Floats, order: NDArray[np.int64]) -> None:
+    """Empty rows get a slot from rows that keep two or more, in place; columns keep their sums. All are ``[N, M]``.
+
+    Row ``i`` of ``kept`` and ``present`` is row ``order[i]`` of ``draws``.
+    """
     columns = kept.shape[1]
     count = kept.sum(1)
     empty = np.flatnonzero((count == 0) & present.any(1))
     before = -1
     while len(empty) and len(empty) != before:
         before = len(empty)
-        wish = np.where(present[empty], draws[empty], -1).argsort(1)[
+        wish = np.where(present[empty], draws[order[empty]], -1).argsort(1)[
             :, ::-1
         ]  # their columns, each in its own random order
         for turn in range(columns):

@@ -186,7 +186,8 @@ def label_score(data: Data) -> Tensor:
     """
     if data.target is None:
         raise ConfigError(f"{data.name} has no labels that missingness could depend on")
-    value = data.target.double().reshape(len(data), -1).sum(1)
+    value = data.target.double()
+    value = value.flatten(1).sum(1) if value.ndim > 1 else value
     return value.masked_fill(~data.target_present, torch.nan)
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.imperfect.distortion import Compose, Correlated, Corruption, Distortion, OneOf, Plans, Sometimes
+from kintsugi.imperfect.combine import Compose, Correlated, OneOf, Plans, Sometimes
+from kintsugi.imperfect.corrupt.text import corrupt_texts, rewritten
+from kintsugi.imperfect.distortion import Corruption, Distortion
 from kintsugi.imperfect.file import load_corruption
 from kintsugi.imperfect.operator import (
     OPERATORS,
@@ -39,11 +41,13 @@ __all__ = [
     "Sometimes",
     "check_severity",
     "corrupt",
+    "corrupt_texts",
     "levels",
     "list",
     "list_corruptions",
     "load_corruption",
     "parse_corruption",
+    "rewritten",
 ]
 
 
@@ -108,7 +112,9 @@ _COMBINE: dict[str, Callable[..., Distortion]] = {"one_of": _one_of, "sometimes"
 def _made(call: Call) -> Distortion:
     if call.name not in _COMBINE:
         if call.name == "rewritten":
-            raise ConfigError(f"{call}: text cannot name a function; in Python, write rewritten(modality, function, name=…)")
+            raise ConfigError(
+                f"{call}: text cannot name a function; in Python, write rewritten(modality, function, name=…)"
+            )
         if call.name not in OPERATORS:
             raise UnknownName("corruption", call.name, [*OPERATORS, *_COMBINE])
         return Call("corrupt", (call.name, *call.args), call.kwargs).apply(corrupt)

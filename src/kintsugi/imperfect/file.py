@@ -29,7 +29,8 @@ import yaml
 
 from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName, nearest
 from kintsugi.core.yaml_lines import document, line, read_text
-from kintsugi.imperfect.distortion import Compose, Correlated, Distortion, OneOf, Sometimes
+from kintsugi.imperfect.combine import Compose, Correlated, OneOf, Sometimes
+from kintsugi.imperfect.distortion import Distortion
 from kintsugi.imperfect.operator import OPERATORS, check_severity
 from kintsugi.imperfect.spec import Call, share
 

@@ -103,11 +103,11 @@ class PerModality(Mechanism):
         if self.keep_one:
             draws = uniforms(stable_key("leave_one", seed), data.index, present.shape[1] + 1)
             order = draws[:, -1].argsort(kind="stable")  # one that the rows carry along
-            kept[order] = self._leave_one(kept[order], present[order], draws[order, :-1])
+            kept[order] = self._leave_one(kept.take(order, 0), present.take(order, 0), draws[:, :-1], order)
         return torch.from_numpy(kept)
 
-    def _leave_one(self, kept: Bools, present: Bools, draws: Floats) -> Bools:
-        exchange(kept, present, draws)
+    def _leave_one(self, kept: Bools, present: Bools, draws: Floats, order: NDArray[np.int64]) -> Bools:
+        exchange(kept, present, draws, order)
         empty = np.flatnonzero(~kept.any(1) & present.any(1)).tolist()
         if not all(chain(kept, present, row) for row in empty):
             raise ConfigError(

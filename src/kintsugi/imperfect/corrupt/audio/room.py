@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kintsugi.imperfect.corrupt.audio._common import SPEECH_ROBUST_BENCH, AudioOperator, power, within
+from kintsugi.imperfect.corrupt.audio._common import SPEECH_ROBUST_BENCH, AudioOperator, Normals, power, within
 from kintsugi.imperfect.corrupt.audio._fourier import filtered, response_of
-from kintsugi.imperfect.corrupt.audio._normals import Normals
 from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
 

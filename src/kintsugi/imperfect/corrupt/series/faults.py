@@ -14,12 +14,14 @@ from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corrupt._numbers import (
     affine,
     channel,
+    each_seen,
     keep_unseen,
-    normals,
+    normal,
     signs,
     symmetric,
     unit_table,
     where_seen,
+    whole,
     wide,
 )
 from kintsugi.imperfect.corrupt.series._base import NI, Fault, lengths
@@ -46,8 +48,9 @@ class SensorNoise(Fault):
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         flat, amount = wide(channel(plan, "sd", x) * plan.parameters["k"], x)
-        noise = where_seen(normals(plan, index, flat.shape[1]).to(x).view_as(x), mask)
-        return flat.addcmul_(noise.view_as(flat), amount).view_as(x), mask
+        for here, noise in normal(plan, index, flat.shape[1]):
+            flat[here].addcmul_(each_seen(noise.to(x), mask, here), amount)
+        return flat.view_as(x), mask
 
 
 @OPERATORS.register("bias")
@@ -121,7 +124,8 @@ class Drift(Fault):
         ramp = torch.where(last > 0, (time / last.clamp(min=1)).clamp(max=1), 1.0).to(x)[..., None]
         x.addcmul_(size[:, None], where_seen(ramp, mask))
         if plan.parameters["shape"] == "walk":
-            walk = normals(plan, index, steps * channels, "walk").view(rows, steps, channels).to(x)
+            drawn = normal(plan, index, steps * channels, "walk")
+            walk = whole(drawn, rows, steps * channels).view(rows, steps, channels).to(x)
             walk[:, 0] = 0
             walk = walk.cumsum(1) / last.clamp(min=1).sqrt()[..., None]
             arrived = walk.gather(1, last.clamp(min=0)[..., None].expand(-1, -1, channels))
@@ -144,10 +148,10 @@ class Spikes(Fault):
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         flat, size = wide(channel(plan, "sd", x) * plan.parameters["size"], x)
-        drawn = symmetric(plan, index, flat.shape[1])
-        hit = torch.sign(drawn) * (drawn.abs() > 1 - plan.parameters["share"])
-        hit = where_seen(hit.to(x).view_as(x), mask)
-        return flat.addcmul_(hit.view_as(flat), size).view_as(x), mask
+        for here, drawn in symmetric(plan, index, flat.shape[1]):
+            hit = torch.sign(drawn) * (drawn.abs() > 1 - plan.parameters["share"])
+            flat[here].addcmul_(each_seen(hit.to(x), mask, here), size)
+        return flat.view_as(x), mask
 
 
 @OPERATORS.register("saturation")

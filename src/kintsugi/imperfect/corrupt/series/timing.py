@@ -178,6 +178,5 @@ class ClockOffset(_Timing):
         group = (order < (channels + 1) // 2).to(x.device)[:, None]
         n = lengths(x, mask)[:, None]
         time = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
-        at = time - late.float() * plan.parameters["share"] * n
-        at = torch.minimum(at.clamp_(min=0), (n - 1).clamp(min=0))
+        at = (time - late.float() * plan.parameters["share"] * n).clamp_(0, x.shape[1] - 1)
         return keep_unseen(torch.where(group, read_at(x, at, mask), x), x, mask), mask
