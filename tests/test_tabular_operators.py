@@ -200,6 +200,17 @@ def test_unseen_cells_stay_and_categories_stay_legal(key: str, rows: str) -> Non
 
 
 @pytest.mark.parametrize("key", EVERY)
+@pytest.mark.parametrize("rows", ["uniform", "other", "self"])
+def test_what_stands_in_unseen_cells_is_never_read(key: str, rows: str) -> None:
+    x, mask = clean()
+    _, _, one, seen = run(key, 4, x=x, mask=mask, rows=rows)
+    _, _, two, again = run(key, 4, x=torch.where(mask, x, 1.0), mask=mask, rows=rows)
+    assert torch.equal(seen, again)
+    assert torch.equal(one[seen], two[seen])
+    assert (two[~mask] == 1).all()
+
+
+@pytest.mark.parametrize("key", EVERY)
 def test_without_a_mask_every_cell_counts(key: str) -> None:
     x, _ = clean(seed=3)
     x = x.nan_to_num(1.0)

@@ -281,7 +281,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)],
     data: Data,
     protocol: Annotated[
-        str, typer.Option("-p", "--protocol", help="clean, subsets, rates, corruptions, demo.")
+        str, typer.Option("-p", "--protocol", help="clean, subsets, rates, corruptions, standard, or a published one.")
     ] = "subsets",
     html: Annotated[Path | None, typer.Option(help="Write a report that opens without a network.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the tidy table.")] = None,

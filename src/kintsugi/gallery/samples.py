@@ -78,7 +78,8 @@ class Cells:
         if self.categories:
             code = round(value)
             return self.categories[code - 1] if 1 <= code <= len(self.categories) else "unknown"
-        return f"{self.mean + self.std * value:.4g}"
+        number = self.mean + self.std * value
+        return f"{number:.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:.4g}"
 
 
 def own(data: Dataset, name: str) -> dict[str, list[Sample]]:

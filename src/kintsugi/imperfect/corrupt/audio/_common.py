@@ -99,7 +99,7 @@ def within(key: str, name: str, value: float, low: float, high: float) -> None:
 
 
 class AudioOperator(Operator):
-    """Changes the content of one clip after the other (:func:`sounding`); padding and masked samples stay as they are.
+    """Changes the content of one clip after the other (``sounding``); padding and masked samples stay as they are.
 
     needs_rate: it is defined in seconds or hertz; its plan's parameters then hold ``rate``. louder: it may push samples
     beyond [-1, 1]; they are clipped there, or at the clip's own peak where that is larger. grows: it may make content
@@ -113,7 +113,7 @@ class AudioOperator(Operator):
 
     @abstractmethod
     def change(self, sound: Tensor, draw: Any, plan: Plan) -> Tensor:
-        """Damage the content ``[n]`` of one clip, n at least 1, in place or not; ``draw`` is that of :meth:`draws`."""
+        """Damage the content ``[n]`` of one clip, n at least 1, in place or not; ``draw`` is that of ``draws``."""
 
     def draws(self, index: Tensor, plan: Plan, samples: int) -> Iterable[Any]:
         """For each row what it draws; ``samples``: the length of the array, an upper bound of the content's."""

@@ -48,8 +48,8 @@ class Gain(AudioOperator):
     key = "gain"
     title = "too much gain, so that the clip is cut off; or too little"
     source = (
-        f"up: {SPEECH_ROBUST_BENCH}, whose gains of 10 to 40 are factors of the amplitude: 20, 26, 29.5 and 32 dB are "
-        "levels 2 to 5, level 1 is proposed here; down: proposed here, even steps down to where 16 bits still hold 6"
+        f"up: {SPEECH_ROBUST_BENCH}, whose code takes its gains of 10 to 40 as factors of the amplitude: 20, 26, 29.5 and "
+        "32 dB are levels 2 to 5, level 1 is proposed here; down: proposed here, down to where 6 of 16 bits are left"
     )
     parameters = {  # noqa: RUF012
         "up": levels(db=(10, 20, 26, 29.5, 32)),

@@ -19,8 +19,8 @@ from kintsugi.imperfect.plan import Plan
 
 SNR = levels(snr=(20, 15, 10, 5, 0))
 SNR_SOURCE = (
-    f"definition: {SPEECH_ROBUST_BENCH}, whose released levels are 30, 20, 10 and 0 dB (10, 5, 1 and -10 dB in an earlier "
-    "release); 20 to 0 dB in steps of 5: proposed here, since five even steps start where noise is hardly heard"
+    f"definition: {SPEECH_ROBUST_BENCH}, whose lists are 30 10 5 1 -10 dB in one version and 40 30 20 10 0 dB in another; "
+    "20 to 0 dB in steps of 5: proposed here, since five even steps start where noise is hardly heard"
 )
 LOWEST = 20.0  # hertz, the limit of hearing
 
@@ -53,8 +53,8 @@ class Snr(AudioOperator):
 class WhiteNoise(Snr):
     """White gaussian noise at a signal-to-noise ratio of ``snr`` dB, then clipped to [-1, 1].
 
-    The ratio is that of the clip's own mean power to the noise's, both over the content of the clip
-    (:func:`~kintsugi.imperfect.corrupt.audio.sounding`), and it is exact before clipping. Padding stays zero, and a
+    The ratio is that of the clip's own mean power to the noise's, both over the content of the clip (``sounding``),
+    and it is exact before clipping. Padding stays zero, and a
     silent clip stays silent: it has no level to relate noise to. Clips that reach beyond [-1, 1] are clipped at their
     own peak. Noise is drawn for the content only, so it does not depend on how far a batch is padded.
     """
