@@ -1,6 +1,6 @@
-"""Write docs/corruptions/oracle.md: the corruptions of ImageNet-C by this library next to the package imagecorruptions.
+"""Write docs/corruptions/oracle.rst: the corruptions of ImageNet-C by this library next to the package imagecorruptions.
 
-python scripts/oracle_table.py            # docs/corruptions/oracle.md, a few minutes on one core
+python scripts/oracle_table.py            # docs/corruptions/oracle.rst, a few minutes on one core
 python scripts/oracle_table.py --rows 8   # fewer pictures
 """
 
@@ -18,29 +18,39 @@ sys.path.insert(0, str(HOME / "tests"))
 
 from imagenet_c_oracle import FIXED, RANDOM, measured, ours, scenes, theirs  # noqa: E402
 
-HEAD = """# Against the reference
+HEAD = """Against the reference
+=====================
 
-Written by `python scripts/oracle_table.py --rows {rows}`: the nineteen corruptions of ImageNet-C by this library and by
+Written by ``python scripts/oracle_table.py --rows {rows}``: the nineteen corruptions of ImageNet-C by this library and by
 imagecorruptions-imaug {version}, on {rows} pictures of 224 by 224 pixels with the spectrum of natural scenes, in grey
 levels of 255. The reference cuts its output to whole grey levels; half a level is added where that loses something.
 
-## Without chance
+Without chance
+--------------
 
-Difference of single values, two pictures. A mean of 0.25 and a largest of 0.5 is what the cut alone makes.
+Difference of single values, two pictures, severity 1 to 5. A mean of 0.25 and a largest of 0.5 is what the cut alone makes.
 
-| corruption | mean, severity 1 to 5 | largest, severity 1 to 5 |
-|---|---|---|
+.. csv-table::
+   :header: "corruption", "mean difference", "largest difference"
+
 """
 CHANCE = """
-## With chance
+With chance
+-----------
 
 Means over the pictures by the reference / by this library: root mean squared change, mean, contrast (standard deviation of
 the grey picture), and the share of the change's power above an eighth of the sampling frequency. In brackets the
 difference in standard errors. Elastic is compared with hendrycks/robustness, since the package defines it otherwise.
 
-| corruption | severity | change | mean | contrast | fine |
-|---|---|---|---|---|---|
+.. csv-table::
+   :header: "corruption", "severity", "change", "mean", "contrast", "fine"
+
 """
+
+
+def line(*cells: object) -> str:
+    """A line of a csv-table."""
+    return "   " + ", ".join(f'"{cell}"' for cell in cells) + "\n"
 
 
 def fixed(key: str) -> str:
@@ -48,7 +58,7 @@ def fixed(key: str) -> str:
     x = scenes(2)
     found = [(theirs(key, x, severity) - ours(key, x, severity)).abs() * 255 for severity in range(1, 6)]
     means = " ".join(f"{float(d.mean()):.2f}" for d in found)
-    return f"| {key} | {means} | {' '.join(f'{float(d.max()):.1f}' for d in found)} |\n"
+    return line(key, means, " ".join(f"{float(d.max()):.1f}" for d in found))
 
 
 def random(key: str, severity: int, rows: int) -> str:
@@ -59,14 +69,14 @@ def random(key: str, severity: int, rows: int) -> str:
         reference, mine, error, _ = found[name]
         digits = 3 if name == "fine" else 1
         cells.append(f"{reference:.{digits}f} / {mine:.{digits}f} ({(mine - reference) / max(error, 1e-9):+.1f})")
-    return f"| {key} | {severity} | {' | '.join(cells)} |\n"
+    return line(key, severity, *cells)
 
 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=32, help="pictures")
-    parser.add_argument("--out", type=Path, default=HOME / "docs" / "corruptions" / "oracle.md")
+    parser.add_argument("--out", type=Path, default=HOME / "docs" / "corruptions" / "oracle.rst")
     given = parser.parse_args()
     torch.set_num_threads(1)
     text = HEAD.format(rows=given.rows, version=version("imagecorruptions-imaug"))

@@ -107,6 +107,15 @@ def test_every_module_has_a_page(tmp_path: Path) -> None:
     assert "kg.Table" in api_pages.names_table()
 
 
+def test_what_a_package_defines_itself_is_on_its_page() -> None:
+    import api_pages
+
+    page = api_pages.module_page("kintsugi.imperfect.corrupt.text", ["kintsugi.imperfect.corrupt.text.words"])
+    assert ".. autofunction:: kintsugi.imperfect.corrupt.text.corrupt_texts" in page
+    assert "   kintsugi.imperfect.corrupt.text.words\n" in page
+    assert "neighbours" not in page  # it comes from a module that has a page
+
+
 def test_several_arguments_on_one_line_are_taken_apart() -> None:
     import docstrings
 

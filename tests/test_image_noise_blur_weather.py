@@ -14,7 +14,7 @@ from torch import Tensor
 from corruption_data import pictures
 from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corrupt.image import _drops, _textures
-from kintsugi.imperfect.corrupt.image._blur import disk, displacements, streak
+from kintsugi.imperfect.corrupt.image._blur import disk, displacements, streak, zoom_filter
 from kintsugi.imperfect.corrupt.image._common import gaussian, inside, padded, preset_by_size
 from kintsugi.imperfect.corrupt.image.noise import CELLS, _quantiles
 from kintsugi.imperfect.corrupt.image.weather import MUD
@@ -231,6 +231,17 @@ def test_zoom_blur_is_a_mean_of_enlarged_middles(shape: tuple[int, int], severit
     assert np.abs(damaged("zoom_blur", x, severity, "imagenet").numpy() - np.mean(layers, 0)).max() < 1e-9
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.25, 2.5, 4.0])
+def test_what_is_enlarged_too_much_is_cut_on_both_sides(factor: float) -> None:
+    x = torch.rand(1, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    part = int(np.ceil(30 / factor))
+    start = (30 - part) // 2
+    wide = ndimage.zoom(x[:, start : start + part].numpy(), (1, factor), order=1, mode="nearest")
+    trim = (wide.shape[1] - 30) // 2
+    found = zoom_filter(factor, 30, torch.float64, torch.device("cpu")).across(x)
+    assert np.abs(found.numpy() - wide[:, trim : trim + 30]).max() < 1e-9
+
+
 def travelled(reach: int, rounds: int, side: int = 96, seed: int = 0) -> np.ndarray[Any, Any]:
     """Squared distances by the published loop: one pixel after the other, each takes the value of one nearby."""
     rng = np.random.default_rng(seed)
@@ -308,6 +319,13 @@ def test_plasma_sums_four_neighbours_at_each_level() -> None:
     assert torch.allclose(heights, heights.t())
 
 
+def test_draws_shrink_by_decay_squared_at_each_level() -> None:
+    drawn = torch.full((1, 4, 4), 0.5)
+    drawn[0, 0, 0] = 1  # the first centre, which is the largest
+    drawn[0, 0, 3] = 1  # the first centre of the second level
+    assert float(_textures.plasma(drawn, 2.0)[0, 1, 1]) == pytest.approx(0.5 + 1 / 2.0**2)
+
+
 def test_fog_adds_one_plasma_to_all_channels_and_keeps_the_largest_value() -> None:
     x = pictures(2, 3, 48)
     most = x.flatten(1).amax(1).view(-1, 1, 1, 1)
@@ -331,6 +349,12 @@ def test_frost_pictures_have_the_colours_and_contrasts_of_the_published_ones() -
         radius = (at[:, None] ** 2 + at[None] ** 2).sqrt()
         bands = [float(power[(radius >= low) & (radius < 2 * low)].mean()) for low in (0.01, 0.04, 0.16)]
         assert bands[0] > bands[1] > bands[2], "power falls with frequency"
+        down, right = torch.gradient(picture.mean(0))
+        a, b, c = (gaussian(each[None], 3.0)[0] for each in (right * right, down * down, right * down))
+        along = float(
+            (((a - b).square() + 4 * c * c).sqrt() / (a + b)).mean()
+        )  # noise of this spectrum without directions: 0.22
+        assert along > 0.3, "no needles"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -388,8 +412,8 @@ def test_spatter_covers_as_much_at_any_size() -> None:
     shares = []
     for size in (64, 112, 224):
         x = torch.zeros(24, 1, size, size)
-        shares.append(float((damaged("spatter", x, 4, "imagenet") > 0.01).float().mean()))
-    assert max(shares) - min(shares) < 0.1, shares
+        shares.append(float((damaged("spatter", x, 2, "imagenet", mud=1) > 0.01).float().mean()))
+    assert max(shares) - min(shares) < 0.03, shares
 
 
 def test_distances_are_those_of_scipy() -> None:
@@ -400,16 +424,17 @@ def test_distances_are_those_of_scipy() -> None:
         assert np.abs(distances - truth).max() < 1e-5
 
 
-def test_edges_are_where_drops_end() -> None:
+def test_edges_are_one_pixel_wide_and_where_drops_end() -> None:
     layer = torch.zeros(1, 40, 40)
-    layer[:, 10:30, 12:28] = 200
-    found = _drops.edges(layer)[0]
-    rim = torch.zeros(40, 40, dtype=torch.bool)
-    rim[8:32, 10:30] = True
-    rim[12:28, 14:26] = False
-    assert bool((found <= rim).all())
-    assert bool(found[20].any()), "no upright edge"
-    assert 50 < int(found.sum()) < 90  # the rim has 72 pixels
+    layer[:, 10:30, 12:28] = 250
+    for sigma in (0.01, 1.0):
+        found = _drops.edges(gaussian(layer, sigma))[0]
+        rim = torch.zeros(40, 40, dtype=torch.bool)
+        rim[8:32, 10:30] = True
+        rim[12:28, 14:26] = False
+        assert bool((found <= rim).all())
+        assert found[20].sum() == found[:, 20].sum() == 2, "an edge on each side"
+        assert 50 < int(found.sum()) < 90  # the rim has 72 pixels
 
 
 def test_equalised_levels_are_as_frequent() -> None:

@@ -29,6 +29,11 @@ from kintsugi.imperfect.operator import CROSS, OPERATORS, CrossOperator, Operato
 EVERY = list(OPERATORS)
 LABELS = [key for key in EVERY if corrupt(key, target(key)).labels]
 INPUTS = [key for key in EVERY if key not in LABELS]
+# Why is on each card. Published tables that are not in order, and operators of which no distance of samples tells the size.
+NOT_MONOTONE = {
+    "glass_blur", "frost", "saturate", "motion_blur", "snow", "spatter", "elastic_transform", "pitch", "speed",
+}  # fmt: skip
+NO_TREND = {"elastic_transform", "pitch", "speed"}
 SINGLE = [key for key in EVERY if issubclass(OPERATORS[key], Operator)]
 
 
@@ -132,7 +137,7 @@ def test_what_is_seen_is_finite_and_gaps_are_in_the_mask(key: str) -> None:
             if name in after.mask:
                 assert torch.equal(after.present[:, column], after.mask[name].any(1)), "present and mask disagree"
                 if x.dtype != torch.int64:
-                    assert bool((after.mask[name] <= seen(batch, name).flatten(2).any(2)).all()), "steps appeared"
+                    assert bool((after.mask[name] <= seen(batch, name).reshape(after.mask[name].shape)).all()), "steps appeared"
                 if not OPERATORS[key].gaps and x.dtype != torch.int64:
                     assert same(after.mask[name], batch.mask.get(name)), "gaps that the card does not tell"
 
@@ -257,7 +262,8 @@ def test_damage_grows_with_severity(key: str) -> None:
     assert sizes[0] == 0
     assert sizes[1] > 0
     if OPERATORS[key].not_monotone:
-        assert sizes[5] > sizes[1], OPERATORS[key].not_monotone
+        assert min(sizes[1:]) > 0
+        assert sizes[5] > sizes[1] or key in NO_TREND, OPERATORS[key].not_monotone
     else:
         assert sizes == sorted(sizes)
         assert len(set(sizes)) == 6
@@ -265,7 +271,7 @@ def test_damage_grows_with_severity(key: str) -> None:
 
 def test_the_exceptions_are_few_and_say_why() -> None:
     exceptions = {key: OPERATORS[key].not_monotone for key in EVERY if OPERATORS[key].not_monotone}
-    assert set(exceptions) <= {"glass_blur", "frost", "saturate"}
+    assert set(exceptions) == NOT_MONOTONE
     assert all(len(reason) > 20 for reason in exceptions.values())
 
 

@@ -36,13 +36,13 @@ def members(name: str) -> list[str]:
 
 
 def module_page(name: str, children: list[str]) -> str:
-    """What the module says of itself, its members at a glance, then each of them; or the modules of a package."""
+    """What the module says of itself, the modules of a package, its members at a glance, then each of them."""
     out = [heading(name), f".. automodule:: {name}", "   :no-members:", ""]
     if children:
         out += [".. list-table::", "   :widths: 35 65", ""]
         for child in children:
             out += [f"   * - :py:mod:`{child}`", f"     - {escape(summary(importlib.import_module(child)))}"]
-        return "\n".join([*out, "", ".. toctree::", "   :hidden:", "", *(f"   {child}" for child in children)]) + "\n"
+        out += ["", ".. toctree::", "   :hidden:", "", *(f"   {child}" for child in children), ""]
     found = members(name)
     if len(found) > 1:
         out += [f".. currentmodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]

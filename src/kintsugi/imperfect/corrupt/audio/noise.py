@@ -53,8 +53,8 @@ class Snr(AudioOperator):
 class WhiteNoise(Snr):
     """White gaussian noise at a signal-to-noise ratio of ``snr`` dB, then clipped to [-1, 1].
 
-    The ratio is that of the clip's own mean power to the noise's, both over the content of the clip (``sounding``),
-    and it is exact before clipping. Padding stays zero, and a
+    The ratio is that of the clip's own mean power to the noise's, both over the content of the clip (``sounding``), and
+    it is exact before clipping; samples within the content that are not seen count as silent. Padding stays zero, and a
     silent clip stays silent: it has no level to relate noise to. Clips that reach beyond [-1, 1] are clipped at their
     own peak. Noise is drawn for the content only, so it does not depend on how far a batch is padded.
     """
