@@ -11,7 +11,7 @@ from torch import Tensor
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt._numbers import channel, keep_unseen, normal, whole
+from kintsugi.imperfect.corrupt._numbers import channel, keep_unseen
 from kintsugi.imperfect.operator import OPERATORS, Operator, levels
 from kintsugi.imperfect.plan import Plan
 from kintsugi.imperfect.scales import scale
@@ -63,7 +63,7 @@ class FeatureNoise(_Features):
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         amount = channel(plan, "sd", x) * plan.parameters["k"]
-        return keep_unseen(x + whole(normal(plan, index, x.shape[1]), *x.shape).to(x) * amount, x, mask), mask
+        return keep_unseen(x + plan.normal(index, x.shape[1]).to(x) * amount, x, mask), mask
 
 
 @OPERATORS.register("feature_dropout")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,10 +56,10 @@ def power(sound: Tensor) -> float:
     """Mean square of ``[n]``, in an order of summing that neither threads nor a batch change."""
     if sound.device.type != "cpu":
         return float(sound.detach().double().square().mean())
-    values = sound.detach().numpy()
-    whole = len(values) - len(values) % _CHUNK
-    body, rest = values[:whole].reshape(-1, _CHUNK), values[whole:]
-    total: float = sum(np.vecdot(body, body).tolist(), float(rest.dot(rest)))
+    values, total = sound.detach().numpy(), 0.0
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
+        total += float(part.dot(part))
     return total / max(1, len(values))
 
 
@@ -69,27 +69,13 @@ def peak(sound: Tensor) -> float:
     return max(float(high), -float(low))
 
 
-class Normals:
-    """Standard normal numbers of each row in turn, in a buffer that the next row overwrites."""
+def normals(index: Tensor, plan: Plan, most: int) -> Iterator[Callable[[int], Tensor]]:
+    """For each row a function of a count up to ``most``: so many standard normal numbers, the first of those of the row.
 
-    def __init__(self, index: Tensor, plan: Plan, samples: int) -> None:
-        self._buffer = torch.empty(samples + 32)  # new memory for every row costs a fifth of the time
-        self._generators = plan.generators(index)
-
-    def __iter__(self) -> Iterator[Normals]:
-        for generator in self._generators:
-            self._generator = generator
-            yield self
-
-    def __call__(self, count: int) -> Tensor:
-        """Float32 ``[count]`` on the CPU; fewer are the first of more. Once a row.
-
-        PyTorch makes them in blocks of 16 and draws an incomplete last block anew, so whole blocks are asked for.
-        """
-        whole = -(-count // 16) * 16
-        if whole > len(self._buffer):
-            self._buffer = torch.empty(whole)
-        return self._buffer[:whole].normal_(generator=self._generator)[:count]
+    They are float32 on the CPU, and may be overwritten. Drawn for all rows at once: calls for a single row cost more.
+    """
+    for row in plan.normal(index, most):
+        yield lambda count, row=row: row[:count]  # type: ignore[misc]
 
 
 def within(key: str, name: str, value: float, low: float, high: float) -> None:

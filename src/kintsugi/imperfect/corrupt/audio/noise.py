@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kintsugi.imperfect.corrupt.audio._common import SPEECH_ROBUST_BENCH, AudioOperator, Normals, power
+from kintsugi.imperfect.corrupt.audio._common import SPEECH_ROBUST_BENCH, AudioOperator, normals, power
 from kintsugi.imperfect.corrupt.audio._fourier import good_size
 from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
@@ -38,7 +38,7 @@ class Snr(AudioOperator):
         """Noise of any power, float32 ``[count]`` on the CPU."""
 
     def draws(self, index: Tensor, plan: Plan, samples: int) -> Iterable[Any]:
-        return Normals(index, plan, samples)
+        return normals(index, plan, samples)
 
     def change(self, sound: Tensor, draw: Any, plan: Plan) -> Tensor:
         noise = self.noise(len(sound), draw, plan)
@@ -78,21 +78,24 @@ class Coloured(Snr):
 
     steepness: float
 
+    def draws(self, index: Tensor, plan: Plan, samples: int) -> Iterable[Any]:
+        return normals(index, plan, good_size(samples) + 2)
+
     def noise(self, count: int, draw: Any, plan: Plan) -> Tensor:
         size = good_size(count)
         fall = _fall(size, self.steepness, LOWEST / plan.parameters.get("rate", 800 * LOWEST))
-        spectrum = draw(size + 2).numpy().view(np.complex64)
-        spectrum *= fall
-        return torch.from_numpy(np.fft.irfft(spectrum, size)[:count])
+        parts = draw(size + 2).numpy()
+        np.multiply(parts, fall, out=parts)
+        return torch.from_numpy(np.fft.irfft(parts.view(np.complex64), size)[:count])
 
 
 @lru_cache(32)
 def _fall(size: int, steepness: float, lowest: float) -> NDArray[np.float32]:
-    """Amplitudes over the frequencies of a real FFT; none at 0 hertz."""
+    """Amplitudes over the frequencies of a real FFT, twice each, for real and imaginary part; none at 0 hertz."""
     frequency = np.arange(size // 2 + 1) / size
     fall = np.maximum(frequency, lowest) ** (-steepness / 2) * size**0.5  # of the order of 1 in time
     fall[0] = 0
-    return fall.astype(np.float32)
+    return fall.astype(np.float32).repeat(2)
 
 
 @OPERATORS.register("pink_noise")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kintsugi.imperfect.corrupt.audio._common import SPEECH_ROBUST_BENCH, AudioOperator, Normals, power, within
+from kintsugi.imperfect.corrupt.audio._common import SPEECH_ROBUST_BENCH, AudioOperator, normals, power, within
 from kintsugi.imperfect.corrupt.audio._fourier import filtered, response_of
 from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
@@ -43,7 +43,7 @@ class Reverberation(AudioOperator):
         within(self.key, "distance", values["distance"], 0.01, 1e3)
 
     def draws(self, index: Tensor, plan: Plan, samples: int) -> Iterable[Any]:
-        return Normals(index, plan, samples)
+        return normals(index, plan, samples)
 
     def change(self, sound: Tensor, draw: Any, plan: Plan) -> Tensor:
         before = power(sound)
@@ -53,7 +53,7 @@ class Reverberation(AudioOperator):
         return wet.mul_((before / after) ** 0.5) if after > 0 else wet
 
 
-def response(count: int, normals: Normals, plan: Plan) -> Tensor:
+def response(count: int, draw: Callable[[int], Tensor], plan: Plan) -> Tensor:
     """The impulse response of :class:`Reverberation`, its first ``count`` samples at most: float32 ``[k]``."""
     values = plan.parameters
     rate, rt60 = values["rate"], values["rt60"]
@@ -61,7 +61,7 @@ def response(count: int, normals: Normals, plan: Plan) -> Tensor:
     fall = 10 ** (-3 / (rt60 * rate))  # of the amplitude, in a sample: 60 dB in rt60
     energy = fall**2 * (1 - fall ** (2 * length)) / (1 - fall**2)  # of the tail at a scale of 1
     wanted = 16 * math.pi * values["distance"] ** 2 * rt60 / (0.161 * values["room"])
-    tail = normals(min(count, length))
+    tail = draw(min(count, length))
     decay = torch.pow(fall, torch.arange(len(tail), dtype=torch.float64)).float()
     tail = tail * decay * (wanted / energy) ** 0.5
     tail[0] = 1

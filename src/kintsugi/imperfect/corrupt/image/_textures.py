@@ -103,7 +103,7 @@ def _frosted(size: int, side: int, look: int) -> Tensor:
     for each in range(ANGLES):
         angle = torch.tensor(each * torch.pi / ANGLES)
         along = down * angle.sin() + right * angle.cos()
-        thin = (-0.5 * (along / 4) ** 2).exp() * (distance > 4) / (1 + (distance / 14) ** 1.7)
+        thin = (-0.5 * (along / 4) ** 2).exp() * (distance > 4) / (1 + (distance / 18) ** 1.1)
         ridges = _unit(torch.fft.irfft2(white * torch.polar(thin, 0 * thin), s=(size, size)))
         patch = _unit(
             torch.fft.irfft2(

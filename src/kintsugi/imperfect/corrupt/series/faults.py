@@ -14,14 +14,10 @@ from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corrupt._numbers import (
     affine,
     channel,
-    each_seen,
     keep_unseen,
-    normal,
     signs,
-    symmetric,
     unit_table,
     where_seen,
-    whole,
     wide,
 )
 from kintsugi.imperfect.corrupt.series._base import NI, Fault, lengths
@@ -48,9 +44,8 @@ class SensorNoise(Fault):
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         flat, amount = wide(channel(plan, "sd", x) * plan.parameters["k"], x)
-        for here, noise in normal(plan, index, flat.shape[1]):
-            flat[here].addcmul_(each_seen(noise.to(x), mask, here), amount)
-        return flat.view_as(x), mask
+        noise = plan.normal(index, *x.shape[1:]).to(x)
+        return flat.addcmul_(where_seen(noise, mask).flatten(1), amount).view_as(x), mask
 
 
 @OPERATORS.register("bias")
@@ -116,7 +111,7 @@ class Drift(Fault):
         return super().look(data, modality, values, seed)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        rows, steps, channels = x.shape
+        _, steps, channels = x.shape
         end = channel(plan, "sd", x) * plan.parameters["k"]
         size = signs(plan, index, channels).to(x) * end
         last = (lengths(x, mask) - 1)[:, None]
@@ -124,8 +119,7 @@ class Drift(Fault):
         ramp = torch.where(last > 0, (time / last.clamp(min=1)).clamp(max=1), 1.0).to(x)[..., None]
         x.addcmul_(size[:, None], where_seen(ramp, mask))
         if plan.parameters["shape"] == "walk":
-            drawn = normal(plan, index, steps * channels, "walk")
-            walk = whole(drawn, rows, steps * channels).view(rows, steps, channels).to(x)
+            walk = plan.normal(index, steps, channels, stream="walk").to(x)
             walk[:, 0] = 0
             walk = walk.cumsum(1) / last.clamp(min=1).sqrt()[..., None]
             arrived = walk.gather(1, last.clamp(min=0)[..., None].expand(-1, -1, channels))
@@ -148,10 +142,9 @@ class Spikes(Fault):
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         flat, size = wide(channel(plan, "sd", x) * plan.parameters["size"], x)
-        for here, drawn in symmetric(plan, index, flat.shape[1]):
-            hit = torch.sign(drawn) * (drawn.abs() > 1 - plan.parameters["share"])
-            flat[here].addcmul_(each_seen(hit.to(x), mask, here), size)
-        return flat.view_as(x), mask
+        drawn = plan.uniform(index, *x.shape[1:]).mul_(2).sub_(1).to(x)
+        hit = torch.sign(drawn) * (drawn.abs() > 1 - plan.parameters["share"])
+        return flat.addcmul_(where_seen(hit, mask).flatten(1), size).view_as(x), mask
 
 
 @OPERATORS.register("saturation")

@@ -49,7 +49,7 @@ class DropoutBursts(_Timing):
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         rows, steps, channels = x.shape
-        lost = gilbert_elliott(plan.uniforms(index, steps), plan.parameters["rate"], plan.parameters["length"])
+        lost = gilbert_elliott(plan.uniform(index, steps), plan.parameters["rate"], plan.parameters["length"])
         gone = lost if mask is None else lost & mask.cpu()
         where = torch.from_numpy(np.flatnonzero(gone.numpy())).to(x.device)  # a third of the time of nonzero()
         seen = ~gone.to(x.device) if mask is None else mask & ~gone.to(x.device)
