@@ -23,7 +23,7 @@ from torch import nn
 import kintsugi as kg
 from kintsugi.core import store
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
-from kintsugi.core.methods import METHODS
+from kintsugi.core.methods import METHODS, arguments
 from kintsugi.training.lab import toy
 
 Image = pytest.importorskip("PIL.Image")
@@ -409,7 +409,7 @@ def test_every_method_of_the_library_answers_rows_with_unusual_cells() -> None:
         for column in {"note", "age", "ward", "lab"} - set(keep):
             frame.loc[row, column] = None
     for key in METHODS:
-        small = {} if key == "early_fusion" else {"dim": 8}
+        small = {"dim": 8} if "dim" in arguments(METHODS[key]) else {}
         fitted = kg.Classifier(key, params=small, modalities=lean, target="outcome", epochs=1, progress=False)
         answers = fitted.fit(rows(), rows()).predict_proba(frame)
         assert np.isfinite(answers).all(), key

@@ -465,7 +465,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(content: str, match: str,
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml does not exist"):
         load_corruption(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match="Is a directory"):
         load_corruption(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("- größer".encode("latin-1"))
     with pytest.raises(ConfigError, match="is not UTF-8"):

@@ -43,6 +43,22 @@ def rmse(a: Tensor, b: Tensor) -> float:
 
 
 # all of them ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size", [(101, 67), (33, 35)])
+@pytest.mark.parametrize("key", MINE)
+def test_threads_and_neighbours_change_no_bit_at_odd_sizes(key: str, size: tuple[int, int]) -> None:
+    x = pictures(3, 3, max(size))[..., : size[0], : size[1]].contiguous()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = damaged(key, x)
+        torch.set_num_threads(1)
+        one = damaged(key, x)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one, two)
+    assert torch.equal(damaged(key, x[:1]), one[:1])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("key", MINE)
 def test_any_size_and_number_of_channels(key: str, shape: tuple[int, int, int]) -> None:

@@ -137,7 +137,9 @@ def test_what_is_seen_is_finite_and_gaps_are_in_the_mask(key: str) -> None:
             if name in after.mask:
                 assert torch.equal(after.present[:, column], after.mask[name].any(1)), "present and mask disagree"
                 if x.dtype != torch.int64:
-                    assert bool((after.mask[name] <= seen(batch, name).reshape(after.mask[name].shape)).all()), "steps appeared"
+                    assert bool((after.mask[name] <= seen(batch, name).reshape(after.mask[name].shape)).all()), (
+                        "steps appeared"
+                    )
                 if not OPERATORS[key].gaps and x.dtype != torch.int64:
                     assert same(after.mask[name], batch.mask.get(name)), "gaps that the card does not tell"
 

@@ -16,10 +16,9 @@ from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.schema import Modality, Schema
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.imperfect._runs import gilbert_elliott
-from kintsugi.imperfect.corrupt._numbers import normal, symmetric, whole
 from kintsugi.imperfect.operator import OPERATORS, Operator, list_corruptions
 from kintsugi.imperfect.plan import Plan
-from kintsugi.imperfect.seeds import row_seeds, uniforms
+from kintsugi.imperfect.seeds import uniforms
 from kintsugi.tasks.classification import Classification
 
 ROWS, STEPS, CHANNELS = 400, 50, 4
@@ -166,51 +165,7 @@ def test_values_that_make_no_sense(key: str, values: dict[str, Any]) -> None:
         planned(key, clean(5), **values)
 
 
-# draws --------------------------------------------------------------------------------------------------------------
-def many(draw: Any, plan: Plan, rows: int, columns: int) -> Tensor:
-    return whole(draw(plan, torch.arange(rows), columns), rows, columns)
-
-
-def test_draws_are_normal_and_independent() -> None:
-    plan = planned("sensor_noise", clean(5))
-    drawn = many(normal, plan, 3000, 300).double()
-    assert stats.kstest(drawn.flatten().numpy()[::3], "norm").pvalue > 1e-3
-    assert abs(float(drawn.pow(4).mean()) - 3) < 0.03
-    for a, b in ((drawn[:, 1:], drawn[:, :-1]), (drawn[1:], drawn[:-1]), (drawn[:, ::2], drawn[:, 1::2])):
-        assert abs(float((a * b).mean()) * a.numel() ** 0.5) < 4
-    assert torch.equal(whole(normal(plan, torch.tensor([7]), 40), 1, 40)[0], many(normal, plan, 20, 300)[7, :40])
-    assert not torch.equal(many(normal, plan, 9, 5), whole(normal(plan, torch.arange(9), 5, "second"), 9, 5))
-
-
-def test_draws_of_one_row_are_independent_at_every_distance() -> None:
-    drawn = many(normal, planned("sensor_noise", clean(5)), 4000, 256).double()
-    for kind in (drawn, (drawn.square() - 1) / 2**0.5):
-        for lag in range(1, 200):
-            pairs = kind[:, lag:] * kind[:, :-lag]
-            assert abs(float(pairs.mean())) * pairs.numel() ** 0.5 < 4.5
-    power = torch.fft.rfft(drawn, dim=1).abs().square().mean(0)[1:-1] / 256
-    assert float((power - 1).abs().max()) * 4000**0.5 < 4.5, "no frequency stands out"
-
-
-def test_rows_that_share_half_of_their_seed_share_no_draws() -> None:
-    plan = planned("sensor_noise", clean(5))
-    low = row_seeds(plan.key, torch.arange(400_000)) & np.uint64(0xFFFFFFFF)
-    order = np.argsort(low, kind="stable")
-    twins = np.flatnonzero(np.diff(low[order]) == 0)
-    assert len(twins) > 0
-    a, b = (whole(normal(plan, torch.from_numpy(order[twins + i]), 200), len(twins), 200) for i in (0, 1))
-    assert not (a == b).any()
-
-
-def test_draws_fill_the_interval() -> None:
-    drawn = many(symmetric, planned("spikes", clean(5)), 2000, 500)
-    assert float(drawn.abs().max()) < 1
-    counts = torch.histc(drawn, 50, -1, 1)
-    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
-    bits = (drawn.double() * 2**20).long() & 1
-    assert abs(float(bits.double().mean()) - 0.5) < 0.002, "low bits are random too"
-
-
+# runs ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("rate", "length"), [(0.05, 4), (0.2, 8), (0.5, 16), (0.3, 1), (0.45, 1.2), (0.02, 1)])
 def test_runs_have_their_rate_and_length(rate: float, length: float) -> None:
     draws = torch.from_numpy(uniforms(0, torch.arange(4000), 500))

@@ -153,11 +153,11 @@ class Operator(Carded):
             return x, mask
         self._check_rows(x, index, plan, mask)
         if x.requires_grad:
-            return self._block(x.clone(), index, plan, mask)
+            return self._block(x.clone(memory_format=torch.contiguous_format), index, plan, mask)
         limit = self.block if x.device.type == "cpu" else OTHER_DEVICE_BYTES
         size = max(1, limit // max(1, x[0].numel() * x.element_size()))
         if len(x) <= size and workers <= 1:
-            return self._block(x.clone(), index, plan, mask)
+            return self._block(x.clone(memory_format=torch.contiguous_format), index, plan, mask)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
 
         def one(start: int) -> Tensor | None:

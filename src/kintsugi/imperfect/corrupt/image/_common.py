@@ -71,18 +71,24 @@ class Filter:
             used = columns.any(1).nonzero().flatten()
             low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
             out = slice(start, start + columns.shape[1])
-            self.parts.append((out, slice(low, high), columns[low:high].contiguous()))
+            # MKL adds up a matrix whose sides are no multiples of 16 in an order that depends on the threads.
+            wide = torch.nn.functional.pad(columns[low:high], (0, -columns.shape[1] % 16))
+            self.parts.append((out, slice(low, high), wide.contiguous()))
         self.size = matrix.shape[1]
 
     def across(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """``[..., H, W]`` -> ``[..., H, W out]``, contiguous. ``out``: where to; not with gradients."""
         flat = x.reshape(-1, x.shape[-1])
         if flat.requires_grad:
-            return torch.cat([flat[:, i] @ m for _, i, m in self.parts], 1).view(*x.shape[:-1], self.size)
+            made = [(flat[:, i] @ m)[:, : o.stop - o.start] for o, i, m in self.parts]
+            return torch.cat(made, 1).view(*x.shape[:-1], self.size)
         out = x.new_empty(*x.shape[:-1], self.size) if out is None else out
         to = out.view(-1, self.size)
         for o, i, m in self.parts:
-            torch.mm(flat[:, i], m, out=to[:, o])
+            if o.stop - o.start == m.shape[1]:
+                torch.mm(flat[:, i], m, out=to[:, o])
+            else:
+                to[:, o] = (flat[:, i] @ m)[:, : o.stop - o.start]
         return out
 
     def down(self, x: Tensor) -> Tensor:
@@ -90,19 +96,27 @@ class Filter:
         flat = x.reshape(-1, *x.shape[-2:])
         shape = (*x.shape[:-2], self.size, x.shape[-1])
         if flat.requires_grad:
-            return torch.cat([m.t() @ flat[:, i] for _, i, m in self.parts], 1).view(shape)
+            made = [(m.t() @ flat[:, i])[:, : o.stop - o.start] for o, i, m in self.parts]
+            return torch.cat(made, 1).view(shape)
         out = x.new_empty(shape)
         to = out.view(-1, self.size, x.shape[-1])
         for o, i, m in self.parts:
-            torch.bmm(m.t().expand(len(flat), -1, -1), flat[:, i], out=to[:, o])
+            left = m.t().expand(len(flat), -1, -1)
+            if o.stop - o.start == m.shape[1]:
+                torch.bmm(left, flat[:, i], out=to[:, o])
+            else:
+                to[:, o] = torch.bmm(left, flat[:, i])[:, : o.stop - o.start]
         return out
 
     def first(self, x: Tensor, out: Tensor) -> Tensor:
         """``out`` ``[H out, N]`` plus what is made of ``[H, N]``; changed in place but where gradients are wanted."""
         if x.requires_grad or out.requires_grad:
-            return out + torch.cat([m.t() @ x[i] for _, i, m in self.parts])
+            return out + torch.cat([(m.t() @ x[i])[: o.stop - o.start] for o, i, m in self.parts])
         for o, i, m in self.parts:
-            out[o].addmm_(m.t(), x[i])
+            if o.stop - o.start == m.shape[1]:
+                out[o].addmm_(m.t(), x[i])
+            else:
+                out[o] += (m.t() @ x[i])[: o.stop - o.start]
         return out
 
 
