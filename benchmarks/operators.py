@@ -109,7 +109,9 @@ def memory(kinds: list[str], only: list[str]) -> None:
         worst[key] = peak(operator, x, plan)
         print(f"{operator.kind:8} {key:26} {list(x.shape)!s:24} {worst[key]:.2f}", flush=True)
     top = max(worst, key=lambda key: worst[key])
-    print(f"{len(worst)} operators; largest: {top} {worst[top]:.2f}; above 3: {[k for k in worst if not worst[k] <= 3]}")
+    print(
+        f"{len(worst)} operators; largest: {top} {worst[top]:.2f}; above 3: {[k for k in worst if not worst[k] <= 3]}"
+    )
 
 
 def workers(kinds: list[str], only: list[str], runs: int) -> None:

@@ -299,7 +299,7 @@ def test_swaps_that_cannot_be() -> None:
 
 
 # timing -------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("severity", "steps"), [(1, 5), (2, 9), (3, 19)])
+@pytest.mark.parametrize(("severity", "steps"), [(1, 5), (2, 9), (3, 10)])
 @pytest.mark.parametrize("direction", ["early", "late"])
 def test_a_series_is_shifted_by_milliseconds_within_its_own_length(severity: int, steps: int, direction: str) -> None:
     data = make()
@@ -320,24 +320,21 @@ def test_a_series_is_shifted_by_milliseconds_within_its_own_length(severity: int
             assert torch.equal(seen.nonzero().flatten(), where)
             assert torch.equal(values[where], what.float())
     assert torch.equal(after.present[:, 2], after.mask["s"].any(1))
-    assert bool((~after.present[:, 2]).any()) == (steps > 12)
+    assert bool((~after.present[:, 2]).any()) == (steps >= int(length.min()))
 
 
 def test_audio_gets_silence_and_rows_draw_their_direction_once_for_all_levels() -> None:
     data = make()
     before = everything(data).inputs["clip"]
     late = []
-    for severity, steps in zip(range(1, 6), (45, 90, 185, 400, 1000), strict=True):
+    for severity, steps in zip(range(1, 6), (45, 90, 185, 400, 500), strict=True):  # 1000 at 5, but half a row at most
         x = everything(data.with_corruption(corrupt("desynchronisation", "clip", severity))).inputs["clip"]
-        if steps < 1000:
-            is_late = x[:, 0] == 0
-            assert (x[is_late, :steps] == 0).all()
-            assert torch.equal(x[is_late, steps:], before[is_late, :-steps])
-            assert torch.equal(x[~is_late, :-steps], before[~is_late, steps:])
-            assert (x[~is_late, -steps:] == 0).all()
-            late.append(is_late)
-        else:
-            assert (x == 0).all()
+        is_late = x[:, 0] == 0
+        assert (x[is_late, :steps] == 0).all()
+        assert torch.equal(x[is_late, steps:], before[is_late, :-steps])
+        assert torch.equal(x[~is_late, :-steps], before[~is_late, steps:])
+        assert (x[~is_late, -steps:] == 0).all()
+        late.append(is_late)
     assert all(torch.equal(late[0], one) for one in late)
     assert 150 < int(late[0].sum()) < 250
 

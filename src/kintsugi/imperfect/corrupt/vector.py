@@ -34,7 +34,10 @@ class _Features(Operator):
 
 
 class _Lost(_Features):
-    """Features that carry no information any more."""
+    """Features that carry no information any more, and nobody says so: an extractor that fails still gives numbers.
+
+    Entries that are known to be missing are ``kg.missing.steps``.
+    """
 
     options = MappingProxyType({"fill": "mean"})
     differentiable = True
@@ -71,7 +74,8 @@ class FeatureDropout(_Lost):
     """Each feature is lost with a chance of ``share``, independently.
 
     fill: ``mean``, the feature's mean over the reference rows, which says nothing about the row; or ``zero``, which is
-    the same for standardised features, and else a value like any other.
+    the same for standardised features, and else a value like any other. The mask does not tell of it, since an extractor
+    that fails still gives numbers; entries that are known to be missing are :func:`kintsugi.imperfect.mechanisms.steps.steps`.
     """
 
     key = "feature_dropout"

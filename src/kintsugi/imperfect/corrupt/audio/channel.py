@@ -72,8 +72,8 @@ class BitDepth(AudioOperator):
 
     key = "bit_depth"
     title = "few bits a sample"
-    source = "definition: uniform mid-tread quantisation; proposed here: 8 bits are just heard, 3 are 8 levels"
-    parameters = {"default": levels(bits=(8, 6, 5, 4, 3))}  # noqa: RUF012
+    source = "definition: uniform mid-tread quantisation; proposed here: 7 bits are heard, 3 are 8 levels"
+    parameters = {"default": levels(bits=(7, 6, 5, 4, 3))}  # noqa: RUF012
     random = False
     louder = False
 

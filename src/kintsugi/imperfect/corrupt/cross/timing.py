@@ -31,7 +31,8 @@ class Desynchronisation(CrossOperator):
     taken where there is no rate, or one so low that the five levels are not five different shifts. What is pushed out of
     the recording is lost. What comes in is silence in audio, and in a series steps that were not seen: they leave the
     mask. A recording shorter than its row (padding before or after it) is shifted within its own length, and inner gaps
-    move with what surrounds them. A series that is pushed out as a whole is absent.
+    move with what surrounds them. A shift is at most half of the row, so that short rows keep something; a series whose
+    seen steps are pushed out all the same is absent.
 
     ``direction``: ``early`` (events come before those of the other modalities), ``late``, or ``both``, drawn by row. The
     direction of a row is the same at all levels.
@@ -105,6 +106,7 @@ class Desynchronisation(CrossOperator):
         if len(rows) == 0 or steps == 0:
             return batch
         x, index = batch.inputs[name][rows], batch.index[rows]
+        steps = min(steps, -(-x.shape[1] // 2))
         seen = batch.mask[name][rows] if name in batch.mask else None
         direction = plan.parameters["direction"]
         early = plan.uniforms(index)[:, 0] < 0.5 if direction == "both" else torch.full((len(x),), direction == "early")

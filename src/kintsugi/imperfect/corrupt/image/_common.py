@@ -26,6 +26,11 @@ def preset_by_size(modality: Modality) -> str:
 SMALLEST = 32  # lengths of a pixel or less would do nothing in pictures that are smaller still
 
 
+def small_or_any(modality: Modality) -> str:
+    """``mnist`` for small pictures of one channel, whose strokes take few of the pixels, else ``any``."""
+    return "mnist" if preset_by_size(modality) == "mnist" else "any"
+
+
 def relative(x: Tensor, side: float) -> float:
     """By how much lengths in pixels grow: the smaller side of ``x`` ``[..., H, W]`` over ``side``; 1 where that is 0.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt.image._common import preset_by_size
+from kintsugi.imperfect.corrupt.image._common import preset_by_size, small_or_any
 from kintsugi.imperfect.corrupt.image.digital import TINY, needs_colour, raise_to
 from kintsugi.imperfect.operator import OPERATORS, Operator, levels
 from kintsugi.imperfect.plan import Plan
@@ -171,11 +171,17 @@ class Cutout(Operator):
     title = "a square hole"
     source = (
         "DeVries and Taylor, arXiv 1708.04552, whose squares of 8 and 16 pixels on 32 are levels 2 and 4; the others "
-        "are proposed here"
+        "are proposed here, those of mnist smaller, since a digit has its strokes in the middle fifth of the pixels"
     )
-    parameters = {"any": levels(area=(0.03, 0.0625, 0.14, 0.25, 0.4))}  # noqa: RUF012
+    parameters = {  # noqa: RUF012
+        "any": levels(area=(0.03, 0.0625, 0.14, 0.25, 0.4)),
+        "mnist": levels(area=(0.02, 0.04, 0.0625, 0.1, 0.16)),
+    }
     options = {"fill": 0.0}  # noqa: RUF012
     differentiable = True
+
+    def preset(self, modality: Modality) -> str:
+        return small_or_any(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         height, width = x.shape[-2:]
@@ -228,9 +234,18 @@ class Occlusion(Operator):
 
     key, kind = "occlusion", "image"
     title = "something in the way"
-    source = "proposed here, since no table is published; level 4 covers what a cutout of 17 pixels on 32 does"
-    parameters = {"any": levels(area=(0.05, 0.1, 0.18, 0.28, 0.42))}  # noqa: RUF012
+    source = (
+        "proposed here, since no table is published; level 4 covers what a cutout of 17 pixels on 32 does; mnist: less, as "
+        "for cutout"
+    )
+    parameters = {  # noqa: RUF012
+        "any": levels(area=(0.05, 0.1, 0.18, 0.28, 0.42)),
+        "mnist": levels(area=(0.03, 0.06, 0.1, 0.15, 0.22)),
+    }
     differentiable = True
+
+    def preset(self, modality: Modality) -> str:
+        return small_or_any(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         channels, height, width = x.shape[1:]

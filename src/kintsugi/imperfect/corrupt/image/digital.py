@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt.image._common import preset_by_size
+from kintsugi.imperfect.corrupt.image._common import preset_by_size, small_or_any
 from kintsugi.imperfect.operator import OPERATORS, Operator, levels
 from kintsugi.imperfect.plan import Plan
 
@@ -98,8 +98,8 @@ class Contrast(_Sized):
     key, kind = "contrast", "image"
     title = "flat, as through haze or a dirty lens"
     source = (
-        f"definition and imagenet: {IMAGENET_C}; cifar: {CIFAR_C}; mnist: the values of imagenet, which {MNIST_C} has in "
-        "its code, though not in its published set"
+        f"definition and imagenet: {IMAGENET_C}; cifar: {CIFAR_C}; mnist: proposed here, since the code of {MNIST_C} has "
+        "the values of imagenet, and 7 by 7 pixels of a digit tell little"
     )
     parameters = {  # noqa: RUF012
         "imagenet": levels(factor=(0.4, 0.3, 0.2, 0.1, 0.05)),
@@ -168,10 +168,16 @@ class Gamma(Operator):
     title = "another tone curve, as of a screen or a conversion that is set wrongly"
     source = (
         "a power law, as gamma contrast in MMCBench (arXiv 2401.11943); exponents proposed here: 2.2 is about an sRGB "
-        "curve that was forgotten or applied twice"
+        "curve that was forgotten or applied twice; mnist: steeper, since only the rims of strokes are grey"
     )
-    parameters = {"any": levels(exponent=(1.25, 1.5, 1.85, 2.2, 3.0))}  # noqa: RUF012
+    parameters = {  # noqa: RUF012
+        "any": levels(exponent=(1.25, 1.5, 1.85, 2.2, 3.0)),
+        "mnist": levels(exponent=(1.5, 2.2, 3.5, 6.0, 10.0)),
+    }
     differentiable = True
+
+    def preset(self, modality: Modality) -> str:
+        return small_or_any(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         side, size = plan.uniforms(index, 2).unbind(1)
@@ -215,7 +221,7 @@ class Pixelate(_Sized):
     parameters = {  # noqa: RUF012
         "imagenet": levels(share=(0.6, 0.5, 0.4, 0.3, 0.25)),
         "cifar": levels(share=(0.95, 0.9, 0.85, 0.75, 0.65)),
-        "mnist": levels(share=(0.6, 0.5, 0.4, 0.3, 0.25)),
+        "mnist": levels(share=(0.8, 0.65, 0.55, 0.45, 0.35)),
     }
     differentiable, random = True, False
 
