@@ -123,7 +123,7 @@ def workers(kinds: list[str], only: list[str], runs: int) -> None:
         def job(n: int, operator: Operator = operator, x: Tensor = x, plan: Plan = plan, i: Tensor = index) -> object:
             return operator.apply(x, i, plan, workers=n)
 
-        seconds = interleaved(runs, one=lambda: job(1), two=lambda: job(2))  # noqa: B023
+        seconds = interleaved(runs, one=lambda: job(1), two=lambda: job(2))
         found = sorted(a / b for a, b in zip(seconds["one"], seconds["two"], strict=True))
         gains[key] = statistics.median(found)
         one, two = statistics.median(seconds["one"]), statistics.median(seconds["two"])

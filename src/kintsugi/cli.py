@@ -94,7 +94,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the weights, the order of rows and the holes.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
 ) -> None:
-    """Train and compare robust methods on digits that lose their image, sound or clue (about three minutes).
+    """Train and compare robust methods on digits that lose their image, sound or clue (about three and a half minutes).
 
     Prints a leaderboard with intervals, writes a report that opens without a network, saves the best model, predicts with it.
 

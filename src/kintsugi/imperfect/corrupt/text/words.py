@@ -162,7 +162,7 @@ class WordMerge(WordOperator):
 
 
 class ListOperator(WordOperator):
-    """Words of a list become others; a subclass defines :meth:`choices`. Capital letters stay capital."""
+    """Words of a list become others; a subclass defines ``choices``. Capital letters stay capital."""
 
     scripts = "Latin: English words"
 
