@@ -34,7 +34,13 @@ def ours(key: str, x: torch.Tensor) -> Callable[[], object]:
     plan = Plan(key, "sensor", 3, 0, PARAMETERS[key], {"sd": one, "low": -4 * one, "high": 4 * one})
     operator, index = OPERATORS[key](), torch.arange(ROWS)
     assert isinstance(operator, Operator)
-    return lambda: [operator.apply(x, index, plan) for _ in range(REPEATS)]
+    return lambda: repeated(lambda: operator.apply(x, index, plan))
+
+
+def repeated(job: Callable[[], object]) -> None:
+    """Results are let go, as in training."""
+    for _ in range(REPEATS):
+        job()
 
 
 def theirs(x: np.ndarray) -> dict[str, Callable[[], object]]:
@@ -47,7 +53,7 @@ def theirs(x: np.ndarray) -> dict[str, Callable[[], object]]:
         "dropout_bursts": tsaug.Dropout(p=0.2, size=8, fill=np.nan),
         "quantisation": tsaug.Quantize(n_levels=16),
     }
-    return {key: (lambda a=a: [a.augment(x) for _ in range(REPEATS)]) for key, a in made.items()}  # type: ignore[misc]
+    return {key: (lambda a=a: repeated(lambda: a.augment(x))) for key, a in made.items()}  # type: ignore[misc]
 
 
 def main() -> None:

@@ -401,7 +401,7 @@ def test_other_types_and_shapes_are_refused(key: str) -> None:
         applied(key, x.float() if x.dtype == torch.int64 else torch.ones(x.shape, dtype=torch.uint8))
     with pytest.raises(DataError, match="axes"):
         applied(key, x[0])
-    with pytest.raises(DataError, match="one row each"):
+    with pytest.raises(DataError, match="one index and one bool mask each"):
         applied(key, x, torch.arange(3))
 
 

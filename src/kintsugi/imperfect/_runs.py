@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
@@ -32,18 +33,39 @@ def gilbert_elliott(draws: Tensor, rate: float, length: float) -> Tensor:
     if enter > 1 + 1e-9:
         raise ConfigError(f"a rate of {rate:g} needs runs of {rate / (1 - rate):g} steps or more, not {length:g}")
     # A draw below both thresholds loses the step whatever was before, one above both keeps it. Between them the state
-    # stays (or, where runs are so short that the thresholds cross, changes). So a state is that of the last draw which
-    # decided, and rows need no loop over their steps.
+    # stays, so it is that of the last draw which decided. Where runs are so short that the thresholds cross, it changes
+    # instead; seen from a state that changes at every step by itself, it stays.
     u, steps = draws.detach().cpu().numpy(), draws.shape[1]
     low, high = sorted((enter, 1 - leave))
-    lost = u < low
-    decided = lost | (u >= high)
+    lost, decided = u < low, u >= high
+    decided |= lost
     lost[:, 0], decided[:, 0] = u[:, 0] < rate, True
-    small = np.int16 if steps < 1 << 14 else np.int32  # a quarter of the time of int64
-    codes = (np.arange(0, 2 * steps, 2, dtype=small) + lost) * decided
-    last = torch.from_numpy(codes).cummax(1).values.numpy()  # twice the step that decided, plus what it decided
-    state = (last & 1).astype(bool)
-    if enter > 1 - leave:
-        turns = np.cumsum(~decided, axis=1)
-        state ^= (turns - np.take_along_axis(turns, last.astype(np.int64) >> 1, 1)) % 2 == 1
-    return torch.from_numpy(state).to(draws.device)
+    if enter <= 1 - leave:
+        return torch.from_numpy(_held(lost, decided)).to(draws.device)
+    turns = np.arange(steps) % 2 == 1
+    return torch.from_numpy(_held((lost ^ turns) & decided, decided) ^ turns).to(draws.device)
+
+
+def _held(lost: NDArray[np.bool_], decided: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What the last step said that decided, ``[R, T]``; ``lost`` only where ``decided``.
+
+    That is how a carry runs through an addition: a step that decides for lost makes one, one that decides against ends it,
+    and one that does not decide hands it on. So 64 steps take one addition.
+    """
+    rows, steps = lost.shape
+    made, passed = _packed(lost), _packed(~decided)
+    state, carry = np.empty_like(made), np.zeros(rows, dtype=np.uint64)
+    for word in range(made.shape[1]):
+        own, on = made[:, word], passed[:, word]
+        into = (own | on) ^ own ^ ((own | on) + own + carry)  # the carry into each place; the sum may run over
+        state[:, word] = own | (on & into)
+        carry = state[:, word] >> np.uint64(63)
+    return np.unpackbits(state.view(np.uint8), axis=1, count=steps, bitorder="little").view(np.bool_)
+
+
+def _packed(steps: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """``[R, T]`` as bits, the first step the lowest: ``[R, ceil(T / 64)]``."""
+    bits = np.packbits(steps, axis=1, bitorder="little")
+    wide = np.zeros((len(bits), -(-bits.shape[1] // 8) * 8), dtype=np.uint8)
+    wide[:, : bits.shape[1]] = bits
+    return wide.view("<u8").astype(np.uint64, copy=False)

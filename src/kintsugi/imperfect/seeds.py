@@ -47,7 +47,8 @@ def bits(key: int, index: Tensor, words: int) -> NDArray[np.uint32]:
     A counter is mixed with the 64 bits of the row, in a quarter of the time that a generator a row takes. Word ``w`` of a
     row does not depend on how many words there are.
     """
-    seeds = row_seeds(key, index) << np.uint64(1)
+    rows = index.detach().cpu().numpy().astype(np.int64).view(np.uint64)
+    seeds = _mix(np.uint64(key) + rows * _STEP)
     high, low = (seeds >> np.uint64(32)).astype(np.uint32)[:, None], seeds.astype(np.uint32)[:, None]
     z = np.arange(1, words + 1, dtype=np.uint32) * _STEP32 + low
     spare = np.empty_like(z)

@@ -41,7 +41,7 @@ class Snr(AudioOperator):
         return normals(index, plan, samples)
 
     def change(self, sound: Tensor, draw: Any, plan: Plan) -> Tensor:
-        noise = self.noise(len(sound), draw, plan)
+        noise = self.noise(sound.shape[0], draw, plan)
         loud = power(noise)
         if loud <= 0:
             return sound
