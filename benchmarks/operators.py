@@ -117,6 +117,7 @@ def memory(kinds: list[str], only: list[str]) -> None:
 def workers(kinds: list[str], only: list[str], runs: int) -> None:
     print("operator, seconds with one worker and with two, speed-up: median of paired runs (range)")
     gains: dict[str, float] = {}
+    sums: dict[str, list[list[float]]] = {}
     for key, operator, x, plan in jobs(kinds, only, 1):
         index = torch.arange(len(x))
 
@@ -126,11 +127,17 @@ def workers(kinds: list[str], only: list[str], runs: int) -> None:
         seconds = interleaved(runs, one=lambda: job(1), two=lambda: job(2))
         found = sorted(a / b for a, b in zip(seconds["one"], seconds["two"], strict=True))
         gains[key] = statistics.median(found)
+        for side in ("one", "two"):
+            sums.setdefault(f"{operator.kind} {side}", []).append(seconds[side])
         one, two = statistics.median(seconds["one"]), statistics.median(seconds["two"])
         print(
             f"{operator.kind:8} {key:26} {one:.3f} {two:.3f}  {gains[key]:.2f} ({found[0]:.2f} – {found[-1]:.2f})",
             flush=True,
         )
+    for kind in kinds:
+        both = [[sum(run) for run in zip(*sums[f"{kind} {side}"], strict=True)] for side in ("one", "two")]
+        found = sorted(a / b for a, b in zip(*both, strict=True))
+        print(f"all of {kind} together: {statistics.median(found):.2f} ({found[0]:.2f} – {found[-1]:.2f})")
     values = list(gains.values())
     print(
         f"{len(values)} operators; geometric mean {statistics.geometric_mean(values):.2f}; "

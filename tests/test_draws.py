@@ -103,6 +103,14 @@ def test_uniform_numbers_are_uniform() -> None:
     assert torch.equal(x * 2**23, (x * 2**23).round())
 
 
+def test_coarse_numbers_have_mean_0_and_variance_1() -> None:
+    x = plan().coarse(torch.arange(2000), 501).double()
+    assert abs(float(x.mean())) < 4 / x.numel() ** 0.5
+    assert abs(float(x.var()) - 1) < 4 * (0.8 / x.numel()) ** 0.5
+    assert float(x.abs().max()) <= 3**0.5
+    assert torch.equal(plan().coarse(torch.arange(5), 9), plan().coarse(torch.arange(5), 40)[:, :9])
+
+
 def test_seeds_operators_modalities_and_streams_have_draws_of_their_own() -> None:
     index = torch.arange(4)
     others = [plan(), plan(1), Plan("fog", "image", 3, 0, {}), Plan("gaussian_noise", "depth", 3, 0, {})]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import DataError
-from kintsugi.imperfect.seeds import bits, row_seeds, stable_key, uniforms
+from kintsugi.imperfect.seeds import bits, row_seeds, scratch, stable_key, uniforms
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Data
@@ -92,19 +92,30 @@ class Plan:
         """
         count, out = math.prod(shape), torch.empty(len(index), *shape)
         for here in self._some(index, count):
-            halves = bits(self.stream(stream), index[here], -(-count // 2)).view(np.uint16)[:, :count]
-            which = torch.from_numpy(halves.astype(np.int32))
-            torch.index_select(_quantiles(), 0, which.view(-1), out=out[here].view(-1))
+            words = bits(self.stream(stream), index[here], -(-count // 2))
+            which = scratch("which", len(words), count).view(np.int32)
+            np.copyto(which, words.view(np.uint16)[:, :count])
+            torch.index_select(_quantiles(), 0, torch.from_numpy(which).view(-1), out=out[here].view(-1))
         return out
 
     def uniform(self, index: Tensor, *shape: int, stream: str = "") -> Tensor:
         """Many uniform numbers a row, multiples of 2^-23 in [0, 1): float32 ``[R, *shape]`` on the CPU."""
-        count = math.prod(shape)
-        parts = [bits(self.stream(stream), index[here], count) for here in self._some(index, count)]
-        words = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty((0, count), np.uint32)])
-        np.right_shift(words, np.uint32(9), out=words)
-        np.bitwise_or(words, np.uint32(0x3F800000), out=words)  # as the fraction of a float from 1 to 2
-        return torch.from_numpy(words.view(np.float32)).view(len(index), *shape).sub_(1)
+        count, out = math.prod(shape), torch.empty(len(index), *shape)
+        flat = out.view(len(index), count).numpy()
+        for here in self._some(index, count):
+            words = bits(self.stream(stream), index[here], count)
+            np.right_shift(words, np.uint32(9), out=words)
+            np.bitwise_or(words, np.uint32(0x3F800000), out=words)  # as the fraction of a float from 1 to 2
+            np.subtract(words.view(np.float32), np.float32(1), out=flat[here])
+        return out
+
+    def coarse(self, index: Tensor, count: int, stream: str = "") -> Tensor:
+        """Many numbers a row for sums of hundreds of them: uniform, of 16 bits, mean 0, variance 1: float32 ``[R, count]``."""
+        out = torch.empty(len(index), count)
+        for here in self._some(index, count):
+            words = bits(self.stream(stream), index[here], -(-count // 2))
+            np.multiply(words.view(np.int16)[:, :count], np.float32(3**0.5 * 2.0**-15), out=out.numpy()[here])
+        return out
 
     @staticmethod
     def _some(index: Tensor, count: int) -> Iterator[slice]:

@@ -7,6 +7,7 @@ Draws are made by hashing a counter (run, row, column) with the finalising mix o
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +46,13 @@ def bits(key: int, index: Tensor, words: int) -> NDArray[np.uint32]:
     """Random bits, 32 a word, ``[N, words]``: for many numbers a row.
 
     A counter is mixed with the 64 bits of the row, in a quarter of the time that a generator a row takes. Word ``w`` of a
-    row does not depend on how many words there are.
+    row does not depend on how many words there are. The array is this thread's own, and the next call writes over it.
     """
     rows = index.detach().cpu().numpy().astype(np.int64).view(np.uint64)
     seeds = _mix(np.uint64(key) + rows * _STEP)
     high, low = (seeds >> np.uint64(32)).astype(np.uint32)[:, None], seeds.astype(np.uint32)[:, None]
-    z = np.arange(1, words + 1, dtype=np.uint32) * _STEP32 + low
-    spare = np.empty_like(z)
+    z, spare = (scratch(name, len(rows), words) for name in ("bits", "spare"))
+    np.add(np.arange(1, words + 1, dtype=np.uint32) * _STEP32, low, out=z)
     _fold(z, spare, 16)
     np.multiply(z, _FIRST, out=z)
     np.bitwise_xor(z, high, out=z)  # so that no two rows run through the same numbers
@@ -59,6 +60,22 @@ def bits(key: int, index: Tensor, words: int) -> NDArray[np.uint32]:
     np.multiply(z, _SECOND, out=z)
     _fold(z, spare, 15)
     return z
+
+
+_own = threading.local()
+_KEPT = 1 << 20  # words; larger ones are not kept
+
+
+def scratch(name: str, rows: int, words: int) -> NDArray[np.uint32]:
+    """An array ``[rows, words]`` that this thread uses again: new memory costs as much as what is written into it."""
+    size = rows * words
+    if size > _KEPT:
+        return np.empty((rows, words), dtype=np.uint32)
+    kept: NDArray[np.uint32] | None = getattr(_own, name, None)
+    if kept is None or len(kept) < size:
+        kept = np.empty(max(size, 1 << 16), dtype=np.uint32)
+        setattr(_own, name, kept)
+    return kept[:size].reshape(rows, words)
 
 
 def _fold(z: NDArray[np.uint32], spare: NDArray[np.uint32], shift: int) -> None:
