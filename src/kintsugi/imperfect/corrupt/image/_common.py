@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.schema import Modality
+from kintsugi.imperfect.operator import Operator
 
 BLOCK = 32  # output columns of one small matrix product; 32 keeps the filter's band wide against the zeros around it
 
@@ -26,9 +27,14 @@ def preset_by_size(modality: Modality) -> str:
 SMALLEST = 32  # lengths of a pixel or less would do nothing in pictures that are smaller still
 
 
-def small_or_any(modality: Modality) -> str:
-    """``mnist`` for small pictures of one channel, whose strokes take few of the pixels, else ``any``."""
-    return "mnist" if preset_by_size(modality) == "mnist" else "any"
+class Picture(Operator):
+    """An operator on images whose parameters depend on what the images look like: see :func:`preset_by_size`."""
+
+    kind = "image"
+
+    def preset(self, modality: Modality) -> str:
+        found = preset_by_size(modality)
+        return found if found in self.parameters else next(iter(self.parameters))
 
 
 def relative(x: Tensor, side: float) -> float:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corrupt.image._blur import disk, displacements, streak, zoom_filter
-from kintsugi.imperfect.corrupt.image._common import gaussian, preset_by_size, relative
+from kintsugi.imperfect.corrupt.image._common import Picture, gaussian, relative
 from kintsugi.imperfect.corrupt.image.noise import CIFAR_C, IMAGENET_C, MNIST_C
-from kintsugi.imperfect.operator import OPERATORS, Levels, Operator, levels
+from kintsugi.imperfect.operator import OPERATORS, Levels, levels
 from kintsugi.imperfect.plan import Plan
 
 _MNIST = (
@@ -28,7 +27,7 @@ def sized(side: int, **values: tuple[float, ...]) -> Levels:
 
 
 @OPERATORS.register("gaussian_blur")
-class GaussianBlur(Operator):
+class GaussianBlur(Picture):
     """Convolution with a gaussian of ``sigma`` pixels, cut at 4 sigma, with the edge pixels repeated outside."""
 
     key, kind = "gaussian_blur", "image"
@@ -41,16 +40,13 @@ class GaussianBlur(Operator):
     }
     differentiable, random = True, False
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         sigma = plan.parameters["sigma"] * relative(x, plan.parameters["side"])
         return gaussian(x, sigma).clamp_(0, 1), mask
 
 
 @OPERATORS.register("defocus_blur")
-class DefocusBlur(Operator):
+class DefocusBlur(Picture):
     """Convolution with a disk of ``radius`` pixels whose rim is softened by a gaussian of ``alias`` pixels.
 
     The softening has 3 taps a side up to a radius of 8 and 5 above, and edges are mirrored, as published. There the
@@ -68,9 +64,6 @@ class DefocusBlur(Operator):
     }
     differentiable, random = True, False
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         said = plan.parameters
         taps = 3 if said["radius"] <= 8 else 5
@@ -78,7 +71,7 @@ class DefocusBlur(Operator):
 
 
 @OPERATORS.register("motion_blur")
-class MotionBlur(Operator):
+class MotionBlur(Picture):
     """Each pixel smeared along a line of 2 ``radius`` + 1 pixels with the weights of half a gaussian of ``sigma`` pixels.
 
     The angle is drawn for each row from -45 to 45 degrees; edge pixels are repeated outside. The published code calls
@@ -99,9 +92,6 @@ class MotionBlur(Operator):
         "sigma, so their damage is the same"
     )
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         shrink = relative(x, plan.parameters["side"])
         radius = max(1, round(plan.parameters["radius"] * shrink))
@@ -110,7 +100,7 @@ class MotionBlur(Operator):
 
 
 @OPERATORS.register("zoom_blur")
-class ZoomBlur(Operator):
+class ZoomBlur(Picture):
     """The mean of the picture and of its middle enlarged by 1, 1 + ``step``, … below ``stop``, by linear interpolation."""
 
     key, kind = "zoom_blur", "image"
@@ -122,9 +112,6 @@ class ZoomBlur(Operator):
         "mnist": levels(stop=(1.11, 1.16, 1.21, 1.26, 1.31), step=(0.01, 0.01, 0.02, 0.02, 0.03)),
     }
     differentiable, random = True, False
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         height, width = x.shape[-2:]
@@ -140,7 +127,7 @@ class ZoomBlur(Operator):
 
 
 @OPERATORS.register("glass_blur")
-class GlassBlur(Operator):
+class GlassBlur(Picture):
     """A gaussian of ``sigma`` pixels, pixels that take the value of others nearby, ``rounds`` times, the gaussian again.
 
     The published code visits the pixels one after the other, and each takes the value of one up to ``reach`` away (it
@@ -163,9 +150,6 @@ class GlassBlur(Operator):
         "in the published parameters level 2 has one round where level 1 has two (imagenet) and sigma falls from level 3 "
         "to level 4 (cifar)"
     )
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         said, (height, width) = plan.parameters, x.shape[-2:]

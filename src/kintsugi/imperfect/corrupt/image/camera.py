@@ -8,25 +8,16 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt.image._common import preset_by_size, small_or_any
+from kintsugi.imperfect.corrupt.image._common import Picture
 from kintsugi.imperfect.corrupt.image.digital import TINY, needs_colour, raise_to
-from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-class _Sized(Operator):
-    """One whose preset goes by the size of the image."""
-
-    kind = "image"
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
-
 @OPERATORS.register("salt_and_pepper")
-class SaltAndPepper(_Sized):
+class SaltAndPepper(Picture):
     """A ``share`` of the pixels, all channels together: half of them white, half of them black."""
 
     key = "salt_and_pepper"
@@ -50,7 +41,7 @@ class SaltAndPepper(_Sized):
 
 
 @OPERATORS.register("low_light")
-class LowLight(Operator):
+class LowLight(Picture):
     """Darkened, with the noise of few photons and of reading them out.
 
     Stretched to the full range of each image, raised to ``gamma``, and multiplied by ``top``; then Poisson noise of
@@ -94,7 +85,7 @@ class LowLight(Operator):
 
 
 @OPERATORS.register("dead_pixels")
-class DeadPixels(_Sized):
+class DeadPixels(Picture):
     """A ``share`` of a sensor's pixels: a third stuck at black, a third stuck at white, and a third hot.
 
     Which ones belongs to the camera: they are drawn once for a plan and are the same in all of its rows. A hot pixel adds
@@ -130,7 +121,7 @@ class DeadPixels(_Sized):
 
 
 @OPERATORS.register("colour_cast")
-class ColourCast(Operator):
+class ColourCast(Picture):
     """Red and blue multiplied by wrong gains of white balance, to the same brightness of grey.
 
     The gains of red, green and blue are ``gain ** cos u``, 1 and ``gain ** sin u`` for a random angle u in each row: warm,
@@ -160,7 +151,7 @@ class ColourCast(Operator):
 
 
 @OPERATORS.register("cutout")
-class Cutout(Operator):
+class Cutout(Picture):
     """One black square of a share ``area`` of the picture, anywhere inside it.
 
     The side is the root of the area in pixels, rounded, and at most the smaller side. Unlike in the paper, where the
@@ -180,9 +171,6 @@ class Cutout(Operator):
     options = {"fill": 0.0}  # noqa: RUF012
     differentiable = True
 
-    def preset(self, modality: Modality) -> str:
-        return small_or_any(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         height, width = x.shape[-2:]
         side = min(max(round(math.sqrt(plan.parameters["area"] * height * width)), 1), height, width)
@@ -194,7 +182,7 @@ class Cutout(Operator):
 
 
 @OPERATORS.register("coarse_dropout")
-class CoarseDropout(Operator):
+class CoarseDropout(Picture):
     """``holes`` black rectangles, each side drawn from 0.06 to 0.18 of the picture's; they may overlap.
 
     A level has the holes of the level below and more. ``fill``: their grey value; ``smallest`` and ``largest``: the sides.
@@ -225,7 +213,7 @@ class CoarseDropout(Operator):
 
 
 @OPERATORS.register("occlusion")
-class Occlusion(Operator):
+class Occlusion(Picture):
     """Something before the picture: a blob or a turned rectangle, with a colour and a texture, on a share ``area``.
 
     Outlines, place, colour and texture are drawn for each row; the outline grows with the level until it covers exactly
@@ -243,9 +231,6 @@ class Occlusion(Operator):
         "mnist": levels(area=(0.03, 0.06, 0.1, 0.15, 0.22)),
     }
     differentiable = True
-
-    def preset(self, modality: Modality) -> str:
-        return small_or_any(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         channels, height, width = x.shape[1:]

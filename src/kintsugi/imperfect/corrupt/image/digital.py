@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt.image._common import preset_by_size, small_or_any
-from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.corrupt.image._common import Picture
+from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
 
 IMAGENET_C = "ImageNet-C, Hendrycks and Dietterich, ICLR 2019 (hendrycks/robustness, corruptions.py)"
@@ -54,15 +54,8 @@ def raise_to(row: Tensor, power: float) -> None:
         part.pow_(power)
 
 
-class _Sized(Operator):
-    """One whose preset goes by the size of the image."""
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
-
 @OPERATORS.register("brightness")
-class Brightness(_Sized):
+class Brightness(Picture):
     """``shift`` added to the value of hue, saturation and value; to a single channel itself.
 
     In closed form: with the value v, the largest channel, and v' = clip(v + shift, 0, 1), colours become x v' / v, and
@@ -92,7 +85,7 @@ class Brightness(_Sized):
 
 
 @OPERATORS.register("contrast")
-class Contrast(_Sized):
+class Contrast(Picture):
     """``(x - m) factor + m``, where m is the mean of each channel of each image."""
 
     key, kind = "contrast", "image"
@@ -116,7 +109,7 @@ class Contrast(_Sized):
 
 
 @OPERATORS.register("saturate")
-class Saturate(_Sized):
+class Saturate(Picture):
     """Saturation s of hue, saturation and value becomes ``clip(factor s + shift, 0, 1)``.
 
     In closed form: with the largest channel v, the smallest u and s = (v - u) / v, a channel x becomes
@@ -158,7 +151,7 @@ class Saturate(_Sized):
 
 
 @OPERATORS.register("gamma")
-class Gamma(Operator):
+class Gamma(Picture):
     """``x ** g`` in half of the rows, drawn at random, and ``x ** (1 / g)`` in the others: too dark or too bright.
 
     g is ``exponent ** t`` with t from U(0.5, 1) in each row.
@@ -176,9 +169,6 @@ class Gamma(Operator):
     }
     differentiable = True
 
-    def preset(self, modality: Modality) -> str:
-        return small_or_any(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         side, size = plan.uniforms(index, 2).unbind(1)
         powers = float(plan.parameters["exponent"]) ** (torch.where(side < 0.5, -0.5, 0.5) * (1 + size))
@@ -191,7 +181,7 @@ class Gamma(Operator):
 
 
 @OPERATORS.register("colour_quantisation")
-class ColourQuantisation(Operator):
+class ColourQuantisation(Picture):
     """Each channel rounded to ``2 ** bits`` evenly spaced values from 0 to 1."""
 
     key, kind = "colour_quantisation", "image"
@@ -206,7 +196,7 @@ class ColourQuantisation(Operator):
 
 
 @OPERATORS.register("pixelate")
-class Pixelate(_Sized):
+class Pixelate(Picture):
     """Shrunk to ``share`` of each side by averaging boxes, and enlarged again without smoothing.
 
     Boxes and positions are those of Pillow, ``Resampling.BOX`` and ``Resampling.NEAREST``, without its rounding to bytes.
@@ -259,7 +249,7 @@ def _shrink(x: Tensor, axis: int, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @OPERATORS.register("jpeg_compression")
-class JpegCompression(_Sized):
+class JpegCompression(Picture):
     """Written as JPEG of a ``quality`` from 1 to 95 by Pillow, and read again; colours at half the resolution (4:2:0).
 
     One channel is written as grey, three as red, green and blue, others one by one as grey. The picture has 8 bits

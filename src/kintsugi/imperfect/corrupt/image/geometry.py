@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt.image._common import preset_by_size
+from kintsugi.imperfect.corrupt.image._common import Picture
 from kintsugi.imperfect.corrupt.image._warp import (
     about_centre,
     frequencies,
@@ -17,7 +16,7 @@ from kintsugi.imperfect.corrupt.image._warp import (
     smooth_noise,
     three_points,
 )
-from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
 
 MNIST_C = "MNIST-C, Mu and Gilmer, 2019 (google-research/mnist-c, corruptions.py)"
@@ -28,16 +27,6 @@ MIRRORED, BLACK = ("reflection",) * 5, ("zeros",) * 5
 UNIFORM_SD = 3**-0.5  # standard deviation of a uniform number in [-1, 1]
 
 
-class _Sized(Operator):
-    """One whose preset goes by the size of the image."""
-
-    kind = "image"
-    differentiable = True
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
-
 def _amounts(plan: Plan, index: Tensor) -> Tensor:
     """What to multiply a level's amount with, float64 ``[R]``: U(least, 1), to either side at random."""
     side, size = plan.uniforms(index, 2).unbind(1)
@@ -45,7 +34,7 @@ def _amounts(plan: Plan, index: Tensor) -> Tensor:
 
 
 @OPERATORS.register("elastic_transform")
-class ElasticTransform(_Sized):
+class ElasticTransform(Picture):
     """A random affine map of three points, and a smooth random displacement of every pixel.
 
     ``affine``, ``alpha`` and ``sigma`` are shares of the smaller side: each coordinate of three points moves by
@@ -59,6 +48,7 @@ class ElasticTransform(_Sized):
     """
 
     key = "elastic_transform"
+    differentiable = True
     title = "bent and stretched"
     source = (
         "definition and imagenet: ImageNet-C, Hendrycks and Dietterich, ICLR 2019 (hendrycks/robustness, corruptions.py), "
@@ -106,10 +96,11 @@ class ElasticTransform(_Sized):
 
 
 @OPERATORS.register("rotation")
-class Rotation(_Sized):
+class Rotation(Picture):
     """Turned about the centre, to the left or to the right at random, by ``degrees`` times U(least, 1)."""
 
     key = "rotation"
+    differentiable = True
     title = "turned, as by a camera held askew"
     source = (
         f"definition and mnist: rotate of {MNIST_C}, 0.2 to 1 radians, always as far, black outside; imagenet and cifar: "
@@ -129,7 +120,7 @@ class Rotation(_Sized):
 
 
 @OPERATORS.register("shear")
-class Shear(_Sized):
+class Shear(Picture):
     """Upright lines leaned by a, which is ``degrees`` times U(least, 1), to the left or to the right at random.
 
     As in MNIST-C: a pixel (x, y) from the centre shows what was at (x - y sin a, y cos a). So a picture grows in
@@ -137,6 +128,7 @@ class Shear(_Sized):
     """
 
     key = "shear"
+    differentiable = True
     title = "slanted"
     source = (
         f"definition and mnist: shear of {MNIST_C}, 0.2 to 1 radians, always as far, black outside; imagenet and cifar: "
@@ -155,7 +147,7 @@ class Shear(_Sized):
 
 
 @OPERATORS.register("scaling")
-class Scaling(_Sized):
+class Scaling(Picture):
     """Shrunk about the centre or, in a share ``enlarged`` of the rows, enlarged by as much.
 
     Sides are multiplied by ``factor ** t`` or ``factor ** -t``, t drawn from U(least, 1) in each row; bilinear and without
@@ -163,6 +155,7 @@ class Scaling(_Sized):
     """
 
     key = "scaling"
+    differentiable = True
     title = "too small or too large in the picture"
     source = (
         f"definition, factors and mnist: scale of {MNIST_C}, which shrinks, always as far, black outside; imagenet and "

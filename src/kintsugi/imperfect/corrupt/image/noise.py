@@ -8,9 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from kintsugi.core.schema import Modality
-from kintsugi.imperfect.corrupt.image._common import preset_by_size
-from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.corrupt.image._common import Picture
+from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
 
 IMAGENET_C = (
@@ -23,7 +22,7 @@ _STEEP = 1e30  # turns the sign of a draw minus a threshold into far below 0 or 
 
 
 @OPERATORS.register("gaussian_noise")
-class GaussianNoise(Operator):
+class GaussianNoise(Picture):
     """``clip(x + N(0, sd²), 0, 1)``, sd in units of the full range, independent for each channel of each pixel.
 
     ``mnist`` is a proposal of this library: the published MNIST-C set has no gaussian noise, its code repeats the ImageNet
@@ -42,16 +41,13 @@ class GaussianNoise(Operator):
     }
     differentiable = True
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         noise = plan.normal(index, *x.shape[1:]).to(x)  # drawn on the CPU: the same numbers on every device
         return x.add_(noise, alpha=plan.parameters["sd"]).clamp_(0, 1), mask
 
 
 @OPERATORS.register("speckle_noise")
-class SpeckleNoise(Operator):
+class SpeckleNoise(Picture):
     """``clip(x + x N(0, sd²), 0, 1)``: noise that grows with the brightness of each value; black stays black."""
 
     key, kind = "speckle_noise", "image"
@@ -64,16 +60,13 @@ class SpeckleNoise(Operator):
     }
     differentiable = True
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         noise = plan.normal(index, *x.shape[1:]).to(x)
         return x.mul_(noise.mul_(plan.parameters["sd"]).add_(1)).clamp_(0, 1), mask
 
 
 @OPERATORS.register("impulse_noise")
-class ImpulseNoise(Operator):
+class ImpulseNoise(Picture):
     """A share of the values, each channel for itself, turns to 0 or to 1 with equal chances (salt and pepper).
 
     The values that are hit at one level are hit at every higher level too, and to the same side.
@@ -89,9 +82,6 @@ class ImpulseNoise(Operator):
     }
     differentiable = True
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         half = plan.parameters["share"] / 2
         drawn = plan.uniform(index, *x.shape[1:]).to(x)
@@ -102,7 +92,7 @@ class ImpulseNoise(Operator):
 
 
 @OPERATORS.register("shot_noise")
-class ShotNoise(Operator):
+class ShotNoise(Picture):
     """``clip(Poisson(c x) / c, 0, 1)``: each value counts photons, c of them at full brightness.
 
     x is rounded to 8 bits, as pictures are that the definition is applied to. Counts come from a table of quantiles, 4,096
@@ -120,9 +110,6 @@ class ShotNoise(Operator):
         "mnist": levels(photons=(60, 25, 12, 5, 3)),
     }
     options = MappingProxyType({"exact": False})
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         photons = float(plan.parameters["photons"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kintsugi.core.schema import Modality
 from kintsugi.imperfect.corrupt.image import _drops, _textures
 from kintsugi.imperfect.corrupt.image._blur import streak, zoom_filter
-from kintsugi.imperfect.corrupt.image._common import gaussian, gaussian_taps, grey, preset_by_size, relative, tinted
+from kintsugi.imperfect.corrupt.image._common import Picture, gaussian, gaussian_taps, grey, relative, tinted
 from kintsugi.imperfect.corrupt.image.blur import sized
 from kintsugi.imperfect.corrupt.image.noise import CIFAR_C, IMAGENET_C, MNIST_C
-from kintsugi.imperfect.operator import OPERATORS, Operator, levels
+from kintsugi.imperfect.operator import OPERATORS, levels
 from kintsugi.imperfect.plan import Plan
 
 _SOURCE = f"definition and imagenet: {IMAGENET_C}; cifar: {CIFAR_C}"
@@ -20,7 +19,7 @@ MUD = (63 / 255, 42 / 255, 20 / 255)
 
 
 @OPERATORS.register("fog")
-class Fog(Operator):
+class Fog(Picture):
     """``(x + c p) m / (m + c)``, c the ``density``, p plasma in [0, 1] and m the largest value of the picture.
 
     Plasma is a fractal by the diamond-square algorithm; the size of its bumps falls by ``decay`` squared at each halving.
@@ -38,9 +37,6 @@ class Fog(Operator):
     }
     differentiable = True
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         height, width = x.shape[-2:]
         size = 1 << (max(height, width) - 1).bit_length()
@@ -53,7 +49,7 @@ class Fog(Operator):
 
 
 @OPERATORS.register("frost")
-class Frost(Operator):
+class Frost(Picture):
     """``clip(picture x + ice f, 0, 1)``, f a random part of one of five pictures of frost on a window.
 
     The pictures are not the published photographs but computed ones of the same colours and contrasts, 5/2 as large as
@@ -75,9 +71,6 @@ class Frost(Operator):
         "closer to the clean one"
     )
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         side = max(x.shape[-2:])
         pictures = _textures.frost_pictures(min(side, _textures.LARGEST)).to(x)
@@ -94,7 +87,7 @@ class Frost(Operator):
 
 
 @OPERATORS.register("snow")
-class Snow(Operator):
+class Snow(Picture):
     """Flakes that fall: noise above a ``threshold``, enlarged, smeared downwards, added twice, once turned by 180 degrees.
 
     The picture itself is whitened: ``mix x + (1 - mix) max(x, 1.5 grey + 0.5)``. The angle is drawn for each row from -135
@@ -139,9 +132,6 @@ class Snow(Operator):
     differentiable = True
     not_monotone = "levels 2 and 3 of the published imagenet values do as much damage: fewer and larger flakes"
 
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
-
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         said, (height, width) = plan.parameters, x.shape[-2:]
         shrink = relative(x, said["side"])
@@ -159,7 +149,7 @@ class Snow(Operator):
 
 
 @OPERATORS.register("spatter")
-class Spatter(Operator):
+class Spatter(Picture):
     """Drops on the lens where a smooth random layer exceeds a ``threshold``: water that shines, or ``mud`` that covers.
 
     Water adds ``mix`` times pale turquoise, most where the embossed distance from the drops' rims is large; mud replaces
@@ -206,9 +196,6 @@ class Spatter(Operator):
         ),
     }
     differentiable = True
-
-    def preset(self, modality: Modality) -> str:
-        return preset_by_size(modality)
 
     def damage(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         said = plan.parameters
