@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from kintsugi.core.pipeline import Pipeline
 
@@ -34,6 +35,8 @@ class Devices:
             )
             self.fabric.launch()
             self.world, self.rank = self.fabric.world_size, self.fabric.global_rank
+            if self.world > 1:
+                atexit.register(_leave)
             self.device = self.fabric.device
         else:
             self.device = torch.device(device)
@@ -66,3 +69,9 @@ class Devices:
             return batches
         full = len(batches) // self.world * self.world
         return batches[self.rank : full : self.world] or batches[:1]
+
+
+def _leave() -> None:
+    """End the group of processes before the interpreter ends: a thread of its own that still runs then kills the process."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
