@@ -181,6 +181,7 @@ def nan_wav():
         (np.zeros((2, 3, 4)), "sound is"),
         (np.array([10**6, 0]), "beyond 16 bits"),
     ],
+    ids=["half", "header", "half_flac", "text", "nan", "loud", "axes", "wide"],  # a float WAV holds the time
 )
 def test_bad_audio(cell, words):
     with pytest.raises(DataError, match=words):
