@@ -35,14 +35,14 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc)\b.*",
+        r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc|sqlite3)\b.*",
     ),
     (r"py:.*", r"(annotated_types|pydantic)\b.*"),
     (
         r"py:.*",
         r"(Tensor|Generator|Optimizer|Self|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|Unpack|NoneType|hash)",
     ),
-    (r"py:.*", r"kintsugi\..*\.[TP]"),  # type variables
+    (r"py:.*", r"kintsugi\..*\.[TPF]"),  # type variables
     (r"py:class", r".*\[.*"),  # a generic type that was cut at its first comma
     (r"py:class", r"(Keep|Asked|Gt|MinLen|FieldInfo|Floats|Bools|.*\._\w+(\.\w+)?)"),  # aliases of types, private names
 ]

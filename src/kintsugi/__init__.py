@@ -15,6 +15,7 @@ _HOMES = {
     "Table": "data.table", "Dataset": "data.dataset", "TensorSource": "data.dataset",
     "image": "data.readers", "audio": "data.readers", "text": "data.readers", "tabular": "data.readers",
     "series": "data.readers", "vector": "data.readers",
+    "wrap": "foreign",
     "evaluate": "evaluation", "Results": "evaluation", "Protocol": "evaluation", "Condition": "evaluation",
     "Trainer": "training.trainer", "Splits": "core.data",
     "Pipeline": "core.pipeline", "Model": "core.model", "Part": "core.part",
@@ -109,6 +110,7 @@ if TYPE_CHECKING:  # for type checkers and editors; nothing here runs
     from kintsugi.evaluation import (
         evaluate as evaluate,
     )
+    from kintsugi.foreign import wrap as wrap
     from kintsugi.imperfect import corruption as corruptions
     from kintsugi.imperfect import missing as missing
     from kintsugi.training.trainer import Trainer as Trainer

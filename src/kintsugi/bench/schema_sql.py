@@ -1,0 +1,184 @@
+"""The database of a store: its tables, its versions, and errors of SQLite in the user's words."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kintsugi.core.errors import KintsugiError
+
+VERSION = 1
+APPLICATION = 0x6B696E74  # "kint", written into the header of the file (SQLite, PRAGMA application_id)
+BUSY_SECONDS = 60.0  # proposed here: a transaction of a trial takes milliseconds, so a minute is a process that hangs
+
+# Texts that thousands of rows share (conditions, metrics, protocols) are stored once. Results are never changed or
+# taken back, and the database itself sees to it.
+TABLES = """
+CREATE TABLE datasets (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, about TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE trials (
+  id INTEGER PRIMARY KEY,
+  hash TEXT NOT NULL UNIQUE,
+  method TEXT NOT NULL,
+  parameters TEXT NOT NULL,
+  dataset TEXT NOT NULL REFERENCES datasets (name),
+  fingerprint TEXT NOT NULL,
+  training TEXT NOT NULL,
+  seed INTEGER NOT NULL,
+  protocol INTEGER NOT NULL REFERENCES texts (id),
+  versions INTEGER NOT NULL REFERENCES texts (id),
+  state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'running', 'done', 'failed')),
+  worker TEXT,
+  process TEXT,
+  beat REAL,
+  started REAL,
+  seconds REAL,
+  attempt INTEGER NOT NULL DEFAULT 0,
+  traceback TEXT,
+  digest TEXT,
+  outcomes TEXT
+);
+CREATE TABLE results (
+  trial INTEGER NOT NULL REFERENCES trials (id),
+  place INTEGER NOT NULL,
+  condition INTEGER NOT NULL REFERENCES texts (id),
+  grp INTEGER NOT NULL REFERENCES texts (id),
+  x REAL,
+  metric INTEGER NOT NULL REFERENCES texts (id),
+  value REAL,
+  low REAL,
+  high REAL,
+  n INTEGER NOT NULL,
+  higher INTEGER NOT NULL,
+  mask INTEGER NOT NULL REFERENCES texts (id),
+  seconds REAL,
+  PRIMARY KEY (trial, place)
+) WITHOUT ROWID;
+CREATE TRIGGER results_stay BEFORE UPDATE ON results BEGIN SELECT RAISE(ABORT, 'results are append-only'); END;
+CREATE TRIGGER results_remain BEFORE DELETE ON results BEGIN SELECT RAISE(ABORT, 'results are append-only'); END;
+CREATE TRIGGER done_stays BEFORE UPDATE ON trials WHEN OLD.state = 'done'
+  BEGIN SELECT RAISE(ABORT, 'results are append-only'); END;
+"""
+
+
+class StoreError(KintsugiError, RuntimeError):
+    """A store of trials that cannot be read or written: damaged, full, held by another process, of another version."""
+
+
+def explain(error: Exception, path: Path) -> Exception:
+    """What an error of SQLite or of the disk means; other errors as they are."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(f"{path.parent}: the disk is full; nothing was stored. Make room and run the trial again")
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind (SQLite, "Result Codes")
+    match code:
+        case sqlite3.SQLITE_FULL:
+            said = "the disk is full; nothing was stored. Make room and run the trial again"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            said = f"another process has held it for {BUSY_SECONDS:g} s; end that process, or wait for it"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            said = f"is damaged ({error}); Store.salvage({str(path.parent)!r}, into) keeps what can be read"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            said = f"cannot be opened for writing ({error}); look at the rights of its folder"
+        case sqlite3.SQLITE_IOERR:
+            said = (
+                f"the disk could not be read or written ({error}); nothing was stored. Look at the disk, then run again"
+            )
+        case _:
+            said = f"{error}"
+    return StoreError(f"{path}: {said}")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to a store that exists, or is made.
+
+    Raises:
+        StoreError: a newer version, not a store, or damaged.
+    """
+    try:
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    try:
+        _refuse_others(db, path)
+        _use_wal(db)
+        db.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last trials when the power fails
+        db.execute("PRAGMA foreign_keys = ON")
+        if _number(db, "user_version") == 0:
+            with transaction(db, path):
+                if _number(db, "user_version") == 0:  # another process may have made it by now
+                    for statement in _statements():
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id = {APPLICATION}")
+                    db.execute(f"PRAGMA user_version = {VERSION}")
+        _refuse_others(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise explain(error, path) from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _refuse_others(db: sqlite3.Connection, path: Path) -> None:
+    version, application = _number(db, "user_version"), _number(db, "application_id")
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and application != APPLICATION:
+        raise StoreError(f"{path} is a database, but no store of trials; choose another folder")
+    if version > VERSION:
+        raise StoreError(
+            f"{path} was written by a newer kintsugi (schema {version}); this one reads schema {VERSION}. Update kintsugi"
+        )
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    # The change to WAL needs the file alone and does not wait for others as other statements do.
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
+def _statements() -> Iterator[str]:
+    # executescript commits first, and then two processes could make the tables at once
+    statement = ""
+    for line in TABLES.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _number(db: sqlite3.Connection, pragma: str) -> int:
+    return int(db.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """All or nothing, with nobody else writing meanwhile.
+
+    Raises:
+        StoreError: the disk is full, the file is damaged, or another process holds it.
+    """
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+    except BaseException as error:
+        if db.in_transaction:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error | OSError) and (said := explain(error, path)) is not error:
+            raise said from error
+        raise
