@@ -12,6 +12,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -114,7 +115,28 @@ def memory(kinds: list[str], only: list[str]) -> None:
     )
 
 
+def control(runs: int) -> None:
+    """What two threads gain in a loop that does nothing but copy chunks into new memory and scale them five times."""
+    x = torch.randn(10_000, 128, 9, generator=torch.Generator().manual_seed(0))
+
+    def job(threads: int) -> None:
+        out = torch.empty_like(x)
+
+        def one(start: int) -> None:
+            block = out[start : start + 900].copy_(x[start : start + 900])
+            for _ in range(5):
+                block.mul_(1.01)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, range(0, len(x), 900)))
+
+    seconds = interleaved(runs, one=lambda: job(1), two=lambda: job(2))
+    found = sorted(a / b for a, b in zip(seconds["one"], seconds["two"], strict=True))
+    print(f"control, a copy and five products: {statistics.median(found):.2f} ({found[0]:.2f} – {found[-1]:.2f})")
+
+
 def workers(kinds: list[str], only: list[str], runs: int) -> None:
+    control(4 * runs)
     print("operator, seconds with one worker and with two, speed-up: median of paired runs (range)")
     gains: dict[str, float] = {}
     sums: dict[str, list[list[float]]] = {}
@@ -138,6 +160,12 @@ def workers(kinds: list[str], only: list[str], runs: int) -> None:
         both = [[sum(run) for run in zip(*sums[f"{kind} {side}"], strict=True)] for side in ("one", "two")]
         found = sorted(a / b for a, b in zip(*both, strict=True))
         print(f"all of {kind} together: {statistics.median(found):.2f} ({found[0]:.2f} – {found[-1]:.2f})")
+    whole = [
+        [sum(run) for run in zip(*(r for k in kinds for r in sums[f"{k} {side}"]), strict=True)]
+        for side in ("one", "two")
+    ]
+    found = sorted(a / b for a, b in zip(*whole, strict=True))
+    print(f"all {len(gains)} together: {statistics.median(found):.2f} ({found[0]:.2f} – {found[-1]:.2f})")
     values = list(gains.values())
     print(
         f"{len(values)} operators; geometric mean {statistics.geometric_mean(values):.2f}; "

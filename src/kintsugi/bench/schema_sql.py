@@ -127,8 +127,12 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _refuse_others(db: sqlite3.Connection, path: Path) -> None:
-    version, application = _number(db, "user_version"), _number(db, "application_id")
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    db.execute("BEGIN")  # all three of one moment: another process may be making the tables just now
+    try:
+        version, application = _number(db, "user_version"), _number(db, "application_id")
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    finally:
+        db.execute("ROLLBACK")
     if tables and application != APPLICATION:
         raise StoreError(f"{path} is a database, but no store of trials; choose another folder")
     if version > VERSION:

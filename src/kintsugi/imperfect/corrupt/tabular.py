@@ -5,6 +5,7 @@ Shares are those of Jenga (Schelter et al., EDBT 2021) in kind, and which rows a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -150,9 +151,9 @@ class _Affine(Cells):
 
     differentiable = True
 
+    @abstractmethod
     def factors(self, modality: Modality, values: dict[str, Any], seed: int, cells: int) -> tuple[Tensor, Tensor]:
         """Factor and offset of each column, float64 ``[cells]``."""
-        raise NotImplementedError
 
     def look(self, data: Data, modality: Modality, values: dict[str, Any], seed: int) -> dict[str, Tensor]:
         found = super().look(data, modality, values, seed)

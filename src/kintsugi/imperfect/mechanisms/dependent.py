@@ -7,6 +7,7 @@ mean 0 and standard deviation 1. With a draw ``u`` that is ``logit(u) - strength
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,9 +39,9 @@ class _Logistic(Mechanism):
         """The modalities that lose slots."""
         return self.of or data.schema.names
 
+    @abstractmethod
     def scores(self, data: Data) -> Floats:
         """``[N, M]``, standardised by column."""
-        raise NotImplementedError
 
     def keep(self, data: Data, seed: int) -> Tensor:
         columns = [data.schema.column(name) for name in self.affected(data)]

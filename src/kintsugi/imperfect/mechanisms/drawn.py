@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -32,9 +33,9 @@ class _Weighted(Mechanism):
 
     name: str
 
+    @abstractmethod
     def table(self, data: Data, seed: int) -> tuple[Bools, Floats]:
         """Patterns bool ``[P, M]`` and weights ``[P]``."""
-        raise NotImplementedError
 
     def keep(self, data: Data, seed: int) -> Tensor:
         patterns, weights = self.table(data, seed)

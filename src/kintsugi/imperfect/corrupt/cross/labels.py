@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -47,6 +48,7 @@ class LabelNoise(CrossOperator):
             hit[here], label[here] = self.flip(data, at[here], label[here], values, seed)
         return {"rows": rows, "hit": hit, "label": label}
 
+    @abstractmethod
     def flip(
         self, data: Data, at: Tensor, label: Tensor, values: Mapping[str, Any], seed: int
     ) -> tuple[Tensor, Tensor]:
@@ -56,7 +58,6 @@ class LabelNoise(CrossOperator):
             data: the data set. at: int64 ``[N]``: positions of its labelled rows. label: their labels.
             values: the plan's parameters. seed: of the draws.
         """
-        raise NotImplementedError
 
     def chosen(self, data: Data, at: Tensor, label: Tensor, share: float, seed: int) -> Tensor:
         """Bool ``[N]``: a share of these rows, exact overall and, to the nearest row, in each class of ``label`` ``[N]``."""
