@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -19,17 +20,30 @@ def machine() -> str:
     )
 
 
+LEAST = 0.1  # seconds of a timed run: a job of 2 ms, timed once, is at the mercy of whatever ran before it
+
+
 def interleaved(runs: int, **jobs: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of each job, run in turn, so that whatever else the machine does falls on all alike."""
-    for job in jobs.values():
+    """Seconds of each job, run in turn, so that whatever else the machine does falls on all alike.
+
+    A run repeats a quick job until it has lasted ``LEAST`` seconds, and counts the mean.
+    """
+    repeats = {}
+    for name, job in jobs.items():
         job()  # warm up
+        repeats[name] = max(1, math.ceil(LEAST / _timed(job)))
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(runs):
         for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(_timed(job, repeats[name]))
     return seconds
+
+
+def _timed(job: Callable[[], object], repeats: int = 1) -> float:
+    began = time.perf_counter()
+    for _ in range(repeats):
+        job()
+    return (time.perf_counter() - began) / repeats
 
 
 def ratio(seconds: dict[str, list[float]], ours: str, theirs: str) -> str:
