@@ -344,7 +344,7 @@ def test_an_export_does_not_depend_on_when_trials_ran(tmp_path: Path) -> None:
     assert len(lines) == 1 + 12 * 4
     assert lines[0].split(",") == [
         "dataset", "method", "seed", "training", "condition", "group", "x", "metric", "value", "low", "high", "n",
-        "higher_is_better", "mask_hash", "parameters", "protocol", "fingerprint", "trial",
+        "higher_is_better", "mask_hash", "parameters", "protocol", "fingerprint", "trial", "origin",
     ]  # fmt: skip
     assert lines[1].startswith("toy,a,0,mcar(0.5),clean,clean,0.0,accuracy,0.0,-0.3333333333333333,,4,True,,")
     parquet, timed = (

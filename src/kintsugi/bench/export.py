@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "dataset", "method", "seed", "training", "condition", "group", "x", "metric", "value", "low", "high", "n",
-    "higher_is_better", "mask_hash", "parameters", "protocol", "fingerprint", "trial",
+    "higher_is_better", "mask_hash", "parameters", "protocol", "fingerprint", "trial", "origin",
 )  # fmt: skip
 TIMING = ("seconds", "trial_seconds", "started")
 NUMBERS = dict.fromkeys(("x", "value", "low", "high", *TIMING), "float64") | dict.fromkeys(("seed", "n"), "int64")
@@ -35,7 +35,8 @@ def result_table(db: sqlite3.Connection, timing: bool) -> pd.DataFrame:
         said = {
             "dataset": trial.dataset, "method": trial.method, "seed": trial.seed, "training": trial.training,
             "parameters": canonical(trial.parameters, "parameters"), "protocol": trial.protocol.name,
-            "fingerprint": trial.fingerprint, "trial": h, "trial_seconds": seconds, "started": started,
+            "fingerprint": trial.fingerprint, "trial": h, "origin": trial.versions.get("origin", ""),
+            "trial_seconds": seconds, "started": started,
         }  # fmt: skip
         lines += [said | row._asdict() for row in read_rows(db, h)]
     kinds = {name: kind for name, kind in NUMBERS.items() if name in columns} | {"higher_is_better": "bool"}

@@ -125,10 +125,20 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, path: Path, in
                 add_rows(target, trial.hash, rows)
                 values = ("done", None, *columns)
             else:
-                values = ("failed" if state == "failed" else "pending", traceback, None, None, None, 0, None, None)
+                values = (
+                    "failed" if state == "failed" else "pending",
+                    traceback,
+                    None,
+                    None,
+                    None,
+                    0,
+                    None,
+                    None,
+                    None,
+                )
             target.execute(
                 "UPDATE trials SET state = ?, traceback = ?, worker = ?, started = ?, seconds = ?, attempt = ?, digest = ?, "
-                "outcomes = ? WHERE hash = ?",
+                "outcomes = ?, facts = ? WHERE hash = ?",
                 (*values, trial.hash),
             )
     gone = _folders(path, target)
@@ -139,12 +149,12 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, path: Path, in
 def _read(db: sqlite3.Connection, number: int, folder: Path) -> tuple[str, list[str], _Kept | None]:
     """State, what is wrong, and what is right of one trial; None where there is no trial of this number."""
     row = db.execute(
-        "SELECT hash, state, traceback, digest, outcomes, worker, started, seconds, attempt FROM trials WHERE id = ?",
+        "SELECT hash, state, traceback, digest, outcomes, worker, started, seconds, attempt, facts FROM trials WHERE id = ?",
         (number,),
     ).fetchone()
     if row is None:
         return "", [], None
-    h, state, traceback, digest, outcomes, worker, started, seconds, attempt = row
+    h, state, traceback, digest, outcomes, worker, started, seconds, attempt, facts = row
     found = list(read_trials(db, "t.id = ?", (number,)))
     if not found or found[0][1].hash != h:
         raise StoreError(f"{h[:12]}: its fields are not those of its hash; it has to be run again")
@@ -161,7 +171,7 @@ def _read(db: sqlite3.Connection, number: int, folder: Path) -> tuple[str, list[
             said.append(f"the outcomes of {trial}: the file is not what was stored; it has to be run again")
     except BROKEN as error:
         said.append(f"the result of {trial}: {error}; it has to be run again")
-    columns = (worker, started, seconds, attempt, digest, outcomes)
+    columns = (worker, started, seconds, attempt, digest, outcomes, facts)
     return ("pending", said, _Kept(trial, None, [], ())) if said else (state, [], _Kept(trial, None, rows, columns))
 
 

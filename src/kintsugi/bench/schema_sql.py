@@ -40,7 +40,8 @@ CREATE TABLE trials (
   attempt INTEGER NOT NULL DEFAULT 0,
   traceback TEXT,
   digest TEXT,
-  outcomes TEXT
+  outcomes TEXT,
+  facts TEXT
 );
 CREATE TABLE results (
   trial INTEGER NOT NULL REFERENCES trials (id),

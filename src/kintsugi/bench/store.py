@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +23,10 @@ from kintsugi.bench.packing import (
     tidy,
     write_arrays,
 )
-from kintsugi.bench.rows import add_rows, add_trial, read_rows
+from kintsugi.bench.rows import add_rows, add_trial, read_rows, read_trials
 from kintsugi.bench.salvage import Salvaged, findings, salvage
 from kintsugi.bench.schema_sql import StoreError, connect, transaction
-from kintsugi.bench.trial import Trial
+from kintsugi.bench.trial import Trial, canonical
 from kintsugi.bench.workers import STALE_SECONDS, alive, this_process
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.evaluation.results import Results
@@ -34,6 +36,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DATABASE, TRIALS, OUTCOMES = "runs.sqlite", "trials", "outcomes.npz"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial as the store knows it.
+
+    state: ``pending``, ``running``, ``done`` or ``failed``; worker: who ran it; started: seconds since 1970; seconds: that
+    it took; traceback: of a failed one; facts: what :meth:`Store.finish` was given.
+    """
+
+    trial: Trial
+    state: str
+    worker: str
+    started: float | None
+    seconds: float | None
+    traceback: str
+    facts: dict[str, Any]
 
 
 class Store:
@@ -179,7 +198,13 @@ class Store:
 
     # what came out -------------------------------------------------------------------------------------------------
 
-    def finish(self, trial: Trial, results: Results | pd.DataFrame, outcomes: Mapping[str, Any] | None = None) -> bool:
+    def finish(
+        self,
+        trial: Trial,
+        results: Results | pd.DataFrame,
+        outcomes: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Store a result; True: it is new, False: it is what the store has already, to the last bit but for timing.
 
         A claim is not asked for: where one was taken over and both workers end, both results have to agree.
@@ -188,14 +213,17 @@ class Store:
             trial: what was run.
             results: of every condition of its protocol.
             outcomes: condition -> predicted classes, int ``[N]``; see :func:`~kintsugi.bench.packing.pack`.
+            facts: plain values about the run that another run need not repeat: costs, seconds, machine.
 
         Raises:
+            ConfigError: facts that JSON does not have.
             DataError: results of another trial or of other conditions, or outcomes that are no classes.
             StoreError: the store has another result of this trial, and what differs; or the disk is full: then nothing
                 is stored, and the trial can be claimed again.
         """
         rows = tidy(results.table if isinstance(results, Results) else results, trial)
         packed = pack(outcomes, trial) if outcomes else {}
+        about = None if facts is None else canonical(facts, "facts")
         made = self.outcomes_file(trial)
         new = False
         try:
@@ -213,8 +241,9 @@ class Store:
                     made.unlink(missing_ok=True)  # of a process that was killed between file and database
                 add_rows(self._db, trial.hash, rows)
                 self._db.execute(
-                    "UPDATE trials SET state = 'done', seconds = max(0, ? - started), digest = ?, outcomes = ? WHERE hash = ?",
-                    (time.time(), rows_digest(rows), arrays_digest(packed) if packed else None, trial.hash),
+                    "UPDATE trials SET state = 'done', seconds = max(0, ? - started), digest = ?, outcomes = ?, "
+                    "facts = ? WHERE hash = ?",
+                    (time.time(), rows_digest(rows), arrays_digest(packed) if packed else None, about, trial.hash),
                 )
         except StoreError:
             if new:
@@ -282,6 +311,20 @@ class Store:
     def failures(self) -> dict[str, str]:
         """Hash -> traceback of each failed trial."""
         return dict(self._db.execute("SELECT hash, traceback FROM trials WHERE state = 'failed' ORDER BY hash"))
+
+    def records(self, where: str = "") -> Iterator[Record]:
+        """Every trial with its state and facts, in the order of :meth:`table`.
+
+        Args:
+            where: a state; default: all.
+        """
+        chosen, values = ("t.state = ?", (where,)) if where else ("", ())
+        for h, trial in list(read_trials(self._db, chosen, values)):
+            state, worker, started, seconds, traceback, facts = self._db.execute(
+                "SELECT state, worker, started, seconds, traceback, facts FROM trials WHERE hash = ?", (h,)
+            ).fetchone()
+            said = {} if facts is None else json.loads(facts)
+            yield Record(trial, state, worker or "", started, seconds, traceback or "", said)
 
     def table(self, timing: bool = True) -> pd.DataFrame:
         """All results, one line for each trial, condition and metric, in the columns of ``kintsugi.bench.export.COLUMNS``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,7 @@ def evaluate(
     cache: bool = True,
     resamples: int = 1000,
     progress: bool | None = False,
+    each: Callable[[Sequence[Outcome], Dataset], None] | None = None,
 ) -> Results:
     """Score models under every condition of a protocol, with 95 % intervals.
 
@@ -195,6 +196,7 @@ def evaluate(
         cache: False asks each model anew for each condition.
         resamples: of the bootstrap.
         progress: a bar on the error stream; None: where it is a terminal.
+        each: called for each model with its answers under every condition and with the rows that are scored.
 
     Raises:
         DataError: fewer than two rows have a label, or the data lacks a modality of the model or has another task.
@@ -210,7 +212,7 @@ def evaluate(
         run = _Scoring(
             label, seed_of(given) if seed is None else seed, training_of(given) if training is None else training
         )
-        parts.append(run.score(pipeline, rows, data, found, metrics, bootstrap, chunk, cache, progress))
+        parts.append(run.score(pipeline, rows, data, found, metrics, bootstrap, chunk, cache, progress, each))
     return Results.concat(parts)
 
 
@@ -260,6 +262,7 @@ class _Scoring:
         chunk: int,
         cache: bool,
         progress: bool | None,
+        each: Callable[[Sequence[Outcome], Dataset], None] | None,
     ) -> Results:
         from kintsugi.training.progress import Progress
 
@@ -270,6 +273,8 @@ class _Scoring:
             outcomes = predict_conditions(
                 pipeline, rows, protocol.conditions, chunk=chunk, cache=cache, progress=lambda *_: bar.advance()
             )
+        if each is not None:
+            each(outcomes, rows)
         assert rows.target is not None
         measured = [_scores(task, chosen, outcome, rows.target, bootstrap) for outcome in outcomes]
         lines = [

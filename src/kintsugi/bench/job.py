@@ -1,0 +1,163 @@
+"""What is to be done for a trial, as plain values that travel to another process or machine, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from kintsugi.bench.trial import Trial, facts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kintsugi.data.dataset import Dataset
+
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of a suite.
+
+    Args:
+        key: its registered name; "" for a file.
+        options: of a registered one; of a file ``file`` (Parquet or CSV) and ``columns`` (YAML that says how to read it).
+        name: in tables; default: the key, or the name of the file.
+    """
+
+    key: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one trial is run.
+
+    Args:
+        source: of the rows; its own split, or one drawn with seed 0, gives training, validation and test rows.
+        method: key of a registered method.
+        seed: of training, of the weights, and of the holes in training and validation rows.
+        training: ``complete``, a mechanism such as ``mcar(0.3)``, or a corruption such as ``gaussian_noise(image, 3)``.
+        protocol: what the test rows go through, such as ``standard`` or ``rates(0.1, 0.5)``.
+        name: of the method in tables; default: its key.
+        params: arguments of the method. trainer: of :class:`~kintsugi.training.trainer.Trainer`.
+        metrics: names; default: those of the task.
+        resamples: of the bootstrap over test rows.
+        costs: also measure what answers cost.
+        models: also bring back the trained model.
+    """
+
+    source: Source
+    method: str
+    seed: int = 0
+    training: str = COMPLETE
+    protocol: str = "standard"
+    name: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    resamples: int = 200
+    costs: bool = False
+    models: bool = False
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables."""
+        return self.name or self.method
+
+    def trial(self) -> Trial:
+        """The trial that this job is; reads the data, and the same data only once in a process.
+
+        Raises:
+            UnknownName, ConfigError, DataError: of the data set, the protocol or the method.
+        """
+        from kintsugi.bench.sources import versions_of
+        from kintsugi.evaluation.protocols import get_protocol
+
+        data, _, test = rows_of(self.source)
+        protocol = get_protocol(self.protocol, test)
+        decided = {
+            "method": self.method,
+            "params": self.params,
+            "trainer": self.trainer,
+            "options": {k: v for k, v in self.source.options.items() if k not in ("file", "columns", "fsdd")},
+            "metrics": list(self.metrics),
+            "resamples": self.resamples,
+        }
+        return Trial(
+            self.label,
+            decided,
+            test.name if not self.source.name else self.source.name,
+            whole(self.source).fingerprint,
+            self.training,
+            self.seed,
+            protocol,
+            versions_of(self.method, data.schema, protocol, self.training),
+            facts(whole(self.source)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job and the trial that it is."""
+
+    job: Job
+    trial: Trial
+
+
+@dataclass
+class Done:
+    """What a job brings back, all of it plain or small.
+
+    results: one line for each condition and metric; outcomes: condition -> predicted classes ``[N]``, of classification;
+    facts: costs, seconds, machine, curves; files: name -> content, of the model.
+    """
+
+    results: pd.DataFrame
+    outcomes: dict[str, Any]
+    facts: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def whole(source: Source) -> Dataset:
+    """All rows of a data set; read once in a process."""
+    return _read(_frozen(source))[0]
+
+
+def rows_of(source: Source) -> tuple[Dataset, Dataset, Dataset]:
+    """Training, validation and test rows; the same objects for every job of a process, so that test rows are damaged once."""
+    return _read(_frozen(source))[1]
+
+
+def _frozen(source: Source) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    return source.key, tuple(sorted((k, _hashable(v)) for k, v in source.options.items()))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=4)  # a suite goes through one data set after another
+def _read(frozen: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[Dataset, tuple[Dataset, Dataset, Dataset]]:
+    from pathlib import Path
+
+    from kintsugi.data import datasets
+    from kintsugi.data.columns import read_columns
+    from kintsugi.data.table import Table
+
+    key, options = frozen[0], dict(frozen[1])
+    if key:
+        data = datasets.load(key, **options)
+    else:
+        file = Path(options["file"])
+        how = read_columns(Path(options["columns"]))
+        text = file.suffix.lower() in (".csv", ".tsv")
+        data = (Table.from_csv if text else Table.from_parquet)(file, **how)
+    return data, data.split()
