@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from kintsugi.commands import bench, stores
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -329,6 +331,11 @@ def evaluate(
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         results.to_html(html, command=_called())
+
+
+app.add_typer(bench.app, name="bench")
+app.command()(stores.report)
+app.command()(stores.compare)
 
 
 @app.command()

@@ -90,14 +90,14 @@ class Beside:
 
     def added(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table with these measures after the metrics of each condition; they have no interval."""
-        lines = []
-        for name, first in (
-            table.groupby("condition", sort=False).first().reset_index().set_index("condition").iterrows()
-        ):
-            for measure, value in self.values.get(str(name), {}).items():
-                changed: dict[str, Any] = {"metric": measure, "value": value, "low": math.nan, "high": math.nan}
-                better = bool(MEASURES[measure].higher_is_better)
-                lines.append({**first.to_dict(), "condition": name, **changed, "higher_is_better": better})
+        lines = [
+            {
+                **line, "metric": measure, "value": value, "low": math.nan, "high": math.nan,
+                "higher_is_better": bool(MEASURES[measure].higher_is_better),
+            }
+            for line in table.drop_duplicates("condition").to_dict("records")
+            for measure, value in self.values.get(str(line["condition"]), {}).items()
+        ]  # fmt: skip
         if not lines:
             return table
         return pd.concat([table, pd.DataFrame(lines)[list(table.columns)]], ignore_index=True)

@@ -45,6 +45,13 @@ Watch = Callable[[Event, Planned, str], None]
 """Told what happens to a trial; the text is the worker, or the last line of a traceback."""
 
 
+class Tracker(Protocol):
+    """Where results go besides the store."""
+
+    def finished(self, planned: Planned, done: Done) -> None:
+        """A trial has a result."""
+
+
 class Ledger:
     """The trials of one run in a store: hands them out, keeps what comes back, gives back what is not finished.
 
@@ -55,12 +62,18 @@ class Ledger:
         planned: the trials, in the order in which they are to be run.
         watch: is told of each.
         retry: run those again that failed.
+        trackers: told of each result; see :mod:`kintsugi.bench.tracking`.
     """
 
     def __init__(
-        self, store: Store, planned: Sequence[Planned], watch: Watch | None = None, retry: bool = False
+        self,
+        store: Store,
+        planned: Sequence[Planned],
+        watch: Watch | None = None,
+        retry: bool = False,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
-        self.store, self.watch = store, watch or (lambda *_: None)
+        self.store, self.watch, self.trackers = store, watch or (lambda *_: None), trackers
         self.tally = Tally()
         store.add(p.trial for p in planned)
         missing = {t.hash for t in store.missing(p.trial for p in planned)}
@@ -117,6 +130,8 @@ class Ledger:
             self.store.finish(planned.trial, done.results, done.outcomes, done.facts)
             self._running.pop(planned.trial.hash, None)
             self.tally.done += 1
+        for tracker in self.trackers:
+            tracker.finished(planned, done)
         self.watch("done", planned, "")
 
     def failed(self, planned: Planned, said: str) -> None:

@@ -1,14 +1,166 @@
-"""What changes numbers besides data and parameters: versions of packages, and the sources that a trial runs through."""
+"""What decides numbers besides data and parameters: versions of packages, and the sources that a trial runs through."""
 
 from __future__ import annotations
 
-from typing import Any
+import ast
+import hashlib
+import importlib.util
+import inspect
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from kintsugi.core.schema import Schema
+from kintsugi.evaluation.protocols import Protocol
+
+PACKAGES = ("torch", "torchmetrics", "numpy")
+ALWAYS = ("kintsugi.bench.work", "kintsugi.bench.beside")
+# Pictures and progress: a change there changes no number. Costs are measured anew each time, and are no result.
+SILENT = (
+    "kintsugi", "kintsugi.evaluation.report", "kintsugi.evaluation.pictures", "kintsugi.evaluation.examples",
+    "kintsugi.evaluation.costs", "kintsugi.training.progress", "kintsugi.bench.sources",
+)  # fmt: skip
 
 
-def versions_of(method: str, schema: Any, protocol: Any, training: str) -> dict[str, str]:
-    """Package -> version, and ``sources``: a digest; a stand-in until the walk through imports is there."""
-    from importlib.metadata import version
+def versions_of(method: str, schema: Schema, protocol: Protocol, training: str) -> dict[str, str]:
+    """Versions of Python and of the packages that compute, and ``sources``, a digest of what a trial imports.
 
-    import kintsugi
+    Counted are the method, the encoders of the schema's kinds, the operators and mechanisms that protocol and training
+    condition name, training and evaluation, each with all modules of the library that it imports, also inside functions.
+    Comments, layout and docstrings do not count.
+    """
+    return {name: version(name) for name in PACKAGES} | {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "sources": sources_digest(_roots(method, schema, protocol, training)),
+    }
 
-    return {"kintsugi": kintsugi.__version__, "torch": version("torch"), "numpy": version("numpy"), "sources": "none"}
+
+def _roots(method: str, schema: Schema, protocol: Protocol, training: str) -> frozenset[str]:
+    from kintsugi.core.encoder import ENCODERS
+    from kintsugi.core.methods import METHODS
+    from kintsugi.imperfect import MECHANISMS, OPERATORS
+
+    said = " ".join([training, *(" ".join([c.missing or "", *c.corruptions]) for c in protocol.conditions)])
+    words = set(re.findall(r"[A-Za-z_]\w*", said))
+    things = [
+        METHODS[method],
+        METHODS["mean_fusion"],  # the host of methods that are no model themselves
+        *(ENCODERS[m.kind] for m in schema.modalities),
+        *(OPERATORS[word] for word in words if word in OPERATORS),
+        *(MECHANISMS[word] for word in words if word in MECHANISMS),
+    ]
+    return frozenset((*ALWAYS, *(str(thing.__module__) for thing in things)))
+
+
+@cache
+def sources_digest(roots: frozenset[str]) -> str:
+    """SHA-256 over the sources of these modules and of all of the library that they import: 16 hexadecimal digits.
+
+    A module without a source (a notebook, a compiled one) counts by the sources of its functions and classes, where these
+    can be read, else by its name.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(closure(roots)):
+        digest.update(f"{name}\n{_content(name)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def closure(roots: Iterable[str]) -> set[str]:
+    """Names of modules: the roots, and what they import of their own package, directly or not."""
+    found: set[str] = set()
+    todo = list(roots)
+    while todo:
+        name = todo.pop()
+        if name not in found and name not in SILENT:
+            found.add(name)
+            todo += _imports(name)
+    return found
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Modules of the same package that a module imports, in functions too, but not for type checkers alone."""
+    file = _file(module)
+    if file is None:
+        return ()
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    names: list[str] = []
+    for node in _executed(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = (
+                importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                if node.level
+                else node.module
+            )
+            names += [_home(str(start), alias.name) for alias in node.names]
+    top = module.partition(".")[0]
+    return tuple(sorted({name for name in names if name.partition(".")[0] == top}))
+
+
+def _home(package: str, name: str) -> str:
+    """The module that ``from package import name`` takes it from: what a package hands on is looked up there."""
+    if _file(f"{package}.{name}") is not None:
+        return f"{package}.{name}"
+    file = _file(package)
+    if file is not None and file.name == "__init__.py":
+        for node in _executed(ast.parse(file.read_text(encoding="utf-8"))):
+            given = node.names if isinstance(node, ast.ImportFrom) and not node.level else ()
+            if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in given):
+                return _home(str(node.module), name)
+    return package
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            continue
+        yield child
+        yield from _executed(child)
+
+
+@cache
+def _file(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)
+
+
+@cache
+def _content(module: str) -> str:
+    file = _file(module)
+    if file is not None:
+        return _bare(file.read_text(encoding="utf-8"))
+    loaded = importlib.import_module(module) if importlib.util.find_spec(module) else None
+    return _inspected(loaded) if loaded is not None else module
+
+
+def _inspected(module: ModuleType) -> str:
+    own = [thing for _, thing in sorted(vars(module).items()) if getattr(thing, "__module__", "") == module.__name__]
+    try:
+        return "\n".join(
+            inspect.getsource(thing) for thing in own if inspect.isclass(thing) or inspect.isfunction(thing)
+        )
+    except (OSError, TypeError):
+        return module.__name__
+
+
+def _bare(source: str) -> str:
+    """A source without comments, layout and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)

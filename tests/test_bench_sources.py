@@ -1,0 +1,115 @@
+"""What a trial's hash says of sources: the method's own and what it imports count, comments and pictures do not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kintsugi.bench import sources
+from kintsugi.bench.job import Job, Source
+from kintsugi.bench.sources import closure, sources_digest
+
+FILES = {
+    "__init__.py": "from shop.tools import saw\n",
+    "tools.py": "from shop.metal import iron\n\ndef saw():\n    return iron()\n",
+    "metal.py": "def iron():\n    return 1\n",
+    "paint.py": "def red():\n    return 1\n",
+    "table.py": (
+        "from typing import TYPE_CHECKING\nfrom shop import saw\n\nif TYPE_CHECKING:\n    from shop.paint import red\n\n"
+        "def make():\n    import json\n    return json.dumps(saw())\n"
+    ),
+    "lazy.py": "def make():\n    from shop.paint import red\n    return red()\n",
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+        monkeypatch.delitem(sys.modules, name)
+    forget()
+    yield folder
+    forget()
+
+
+def forget() -> None:
+    for remembered in (sources._file, sources._imports, sources._content, sources.sources_digest):
+        remembered.cache_clear()
+
+
+def digest(module: str) -> str:
+    forget()
+    return sources_digest(frozenset([f"shop.{module}"]))
+
+
+def test_a_module_counts_with_all_that_it_imports_from_where_it_comes(shop: Path) -> None:
+    assert closure(["shop.table"]) == {"shop.table", "shop.tools", "shop.metal"}  # saw is only handed on by shop
+    assert closure(["shop.lazy"]) == {"shop.lazy", "shop.paint"}  # also inside a function
+
+
+@pytest.mark.parametrize(("changed", "counts"), [("table", True), ("tools", True), ("metal", True), ("paint", False)])
+def test_the_digest_changes_with_what_is_imported(shop: Path, changed: str, counts: bool) -> None:
+    before, file = digest("table"), shop / f"{changed}.py"
+    file.write_text(file.read_text().replace("return", "print()\n    return"))
+    assert (digest("table") != before) is counts
+
+
+def test_comments_layout_and_docstrings_do_not_count(shop: Path) -> None:
+    before = digest("metal")
+    (shop / "metal.py").write_text(
+        '"""Metals."""\n\n\ndef iron():\n    """The usual one."""\n    # as ever\n    return (1)\n'
+    )
+    assert digest("metal") == before
+    (shop / "metal.py").write_text('def iron():\n    """The usual one."""\n    return 2\n')
+    assert digest("metal") != before
+
+
+def test_a_function_without_a_module_file_counts_by_its_source(shop: Path) -> None:
+    assert sources_digest(frozenset(["a_notebook_cell"])) != sources_digest(frozenset(["another_cell"]))
+
+
+def test_a_trial_counts_its_method_its_encoders_and_its_operators() -> None:
+    job = Job(Source("factors"), "mmin", protocol="clean", training="mcar(0.3)")
+    trial = job.trial()
+    other = Job(Source("factors"), "late_fusion", protocol="clean", training="mcar(0.3)").trial()
+    assert trial.versions["sources"] != other.versions["sources"]
+    schema = job_schema(job)
+    roots = sources._roots("mmin", schema, trial.protocol, "mcar(0.3)")
+    found = closure(roots)
+    assert {
+        "kintsugi.methods.missing.generative.mmin",
+        "kintsugi.layers.imagination",
+        "kintsugi.encoders.vector",
+    } <= found
+    assert {
+        "kintsugi.training.trainer",
+        "kintsugi.evaluation.evaluator",
+        "kintsugi.imperfect.mechanisms.slots",
+    } <= found
+    assert not {
+        m for m in found if m.startswith(("kintsugi.methods.missing.prompt", "kintsugi.gallery", "kintsugi.report"))
+    }
+    assert not {"kintsugi.evaluation.report", "kintsugi.encoders.image", "kintsugi.cli"} & found
+
+
+def test_the_operators_of_a_protocol_count() -> None:
+    from kintsugi.evaluation.protocols import Condition, Protocol
+
+    schema = job_schema(Job(Source("factors"), "mmin"))
+    clean = sources._roots("mmin", schema, Protocol("p", (Condition("clean", "clean"),)), "complete")
+    noisy = sources._roots(
+        "mmin", schema, Protocol("p", (Condition("n", "c", corruptions=("feature_noise(m1, 3)",)),)), "complete"
+    )
+    assert noisy - clean == {"kintsugi.imperfect.corrupt.vector"}
+
+
+def job_schema(job: Job):  # type: ignore[no-untyped-def]
+    from kintsugi.bench.job import whole
+
+    return whole(job.source).schema
