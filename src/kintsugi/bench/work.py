@@ -52,14 +52,11 @@ def perform(job: Job) -> Done:
 
 
 def _trained(job: Job) -> tuple[Classifier | Regressor, int]:
-    import torch
-
     from kintsugi.estimator import Classifier, Regressor
 
     train, val, _ = rows_of(job.source)
     train, val = imperfect(train, job.training, job.seed), imperfect(val, job.training, job.seed + 1)
     face = Regressor if train.schema.task.key == "regression" else Classifier
-    torch.manual_seed(job.seed)  # for a method that draws without a generator of its own
     own = {"epochs", "lr", "batch_size", "patience", "device"}
     more = {name: value for name, value in job.trainer.items() if name not in own}
     model = face(
