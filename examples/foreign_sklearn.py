@@ -1,6 +1,13 @@
-"""How a scikit-learn pipeline holds up when its inputs fail, with zeros and with means for what is absent."""
+"""How a scikit-learn pipeline holds up when its inputs fail, beside a method of this library: a table and a report.
+
+python examples/foreign_sklearn.py -o report.html
+"""
 
 from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -9,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import kintsugi as kg
+from kintsugi.data.dataset import Dataset
 
 
 def loudness(wave: Tensor) -> Tensor:
@@ -21,12 +29,30 @@ def letters(ids: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(ids, 257).sum(1).float()
 
 
+def some(data: Dataset, count: int | None) -> Dataset:
+    """So many rows, from all over the data; None: all of them."""
+    return data if count is None else data.subset(torch.linspace(0, len(data) - 1, count).long())
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("-o", "--out", type=Path, help="write a report here, one HTML file")
+    parser.add_argument("--rows", type=int, help="train on so many rows only")
+    parser.add_argument("--test-rows", type=int, help="test on so many rows only")
+    parser.add_argument("--epochs", type=int, default=6, help="of mean_fusion")
+    return parser.parse_args()
+
+
 def main() -> None:
-    """Fit one model, wrap it twice, print both lines of the table."""
-    train, _, test = kg.datasets.load("avdigits").split()
+    """Fit one pipeline and wrap it twice, train mean_fusion on the same rows, put all three to the test."""
+    asked = arguments()
+    train, val, test = kg.datasets.load("avdigits").split()
+    train, test = some(train, asked.rows), some(test, asked.test_rows)
+
     logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     models = {
-        f"logistic, {absent}": kg.wrap(
+        f"logistic ({absent})": kg.wrap(
             logistic,
             train.schema,
             absent=absent,
@@ -36,9 +62,16 @@ def main() -> None:
         for absent in ("zero", "mean")
     }
     assert train.target is not None
-    logistic.fit(models["logistic, zero"].matrix(train), train.target.numpy())  # avdigits has no holes of its own
-    results = kg.evaluate(models, test, "standard", resamples=200)
+    logistic.fit(models["logistic (zero)"].matrix(train), train.target.numpy())  # avdigits has no holes of its own
+    fusion = kg.Classifier("mean_fusion", epochs=asked.epochs, seed=0).fit(train, val)
+
+    # training= says what was done to the training rows: nothing, for any of them
+    results = kg.evaluate(
+        {**models, "mean_fusion": fusion}, test, "standard", training="complete", resamples=200, progress=None
+    )
     print(results.leaderboard()[["method", "clean", "mean", "worst", "worst_in"]].to_string(index=False))
+    if asked.out is not None:
+        print(f"report: {results.to_html(asked.out, command=' '.join(['python', *sys.argv]))}")
 
 
 if __name__ == "__main__":

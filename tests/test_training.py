@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import socket
 import subprocess
 import sys
 import textwrap
@@ -45,6 +46,7 @@ from kintsugi.imperfect import mcar, parse_mechanism
 from kintsugi.tasks import Classification
 from kintsugi.training import checkpoint as saved
 from kintsugi.training import fast_weights
+from kintsugi.training.devices import Devices
 from kintsugi.training.lab import toy
 from kintsugi.training.sampling import endless, generator
 from kintsugi.training.trainer import Trainer
@@ -1210,3 +1212,299 @@ def test_a_tiny_table_of_one_modality_can_be_learned() -> None:
     trainer = fit(pipeline, Splits(data, data), epochs=30, lr=0.01, batch_size=64)
     assert trainer.history[-1]["loss/task"] < 0.5 * trainer.history[0]["loss/task"]
     assert trainer.history[-1]["val/accuracy"] == 1.0
+
+
+# several nodes, and weights in pieces --------------------------------------------------------------------------------
+NODES = """
+    import hashlib, json, sys
+    import torch
+    from kintsugi.core.data import Splits
+    from kintsugi.core.methods import create
+    from kintsugi.training.lab import toy
+    from kintsugi.training.trainer import Trainer
+
+    devices, nodes, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    data = toy(rows=96, dim=5)
+    torch.manual_seed(0)
+    pipeline = create("mmin", data.schema, dim=8)
+    head = pipeline.model.task_head  # a batch norm: each process counts its own rows
+    head.linear = torch.nn.Sequential(torch.nn.BatchNorm1d(head.linear.in_features), head.linear)
+
+    class Differing(Trainer):
+        def validate(self, pipeline, rows):
+            score, sign, metric = super().validate(pipeline, rows)
+            return score + self._at.rank, sign, metric  # as if the machines computed otherwise
+
+    trainer = Differing(epochs=4, batch_size=8, devices=devices, num_nodes=nodes, progress=False)
+    trainer.fit(pipeline, Splits(*data.split()))
+    state = pipeline.state_dict()
+    digest = hashlib.sha256(b"".join(state[n].numpy().tobytes() for n in sorted(state))).hexdigest()
+    said = dict(digest=digest, world=trainer._at.world, history=trainer.history)
+    open(f"{folder}/{devices}x{nodes}.rank{trainer._at.rank}.json", "w").write(json.dumps(said))
+"""
+ELSEWHERE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+def alone() -> dict[str, str]:
+    """This process's environment without what a cluster says."""
+    return {k: v for k, v in os.environ.items() if k not in ELSEWHERE} | {"OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def start(script: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alone() | more, cwd=script.parent,
+    )  # fmt: skip
+
+
+@fabric
+@pytest.mark.slow
+def test_two_nodes_of_one_process_train_as_one_node_of_two(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(NODES))
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    started = [start(script, 1, 2, tmp_path, **where, NODE_RANK=str(i)) for i in range(2)]
+    started.append(start(script, 2, 1, tmp_path))
+    try:
+        for process in started:
+            out, _ = process.communicate(timeout=100)
+            assert process.returncode == 0, out[-3000:]
+    finally:
+        for process in started:
+            process.kill()
+    said = [json.loads((tmp_path / f"{n}.rank{r}.json").read_text()) for n in ("1x2", "2x1") for r in (0, 1)]
+    assert [s["world"] for s in said] == [2] * 4
+    assert len({s["digest"] for s in said}) == 1
+    assert said[:2] == said[2:]
+    one, two = said[0]["history"], said[1]["history"]
+    assert one[0]["loss/task"] != two[0]["loss/task"], "both have learned from the same rows"
+    assert [r.get("val/accuracy") for r in one] == [r.get("val/accuracy") for r in two]
+
+
+PIECES = """
+    import json
+    from pathlib import Path
+    import torch
+    from torch.distributed.tensor import DTensor
+    from kintsugi.core.data import Splits
+    from kintsugi.core.methods import create
+    from kintsugi.training import checkpoint as saved
+    from kintsugi.training.lab import toy
+    from kintsugi.training.trainer import Trainer
+
+    data = toy(rows=96, dim=5)
+    splits = Splits(*data.split())
+    settings = dict(epochs=4, batch_size=8, devices=2, progress=False)
+
+    class Watched(Trainer):
+        stop_at = None
+
+        def _update(self, *given):
+            super()._update(*given)
+            optimizer = given[5]
+            self.sizes = [sum(t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in values)
+                          for values in (list(self.net.parameters()), [m["exp_avg"] for m in optimizer.state.values()])]
+
+        def validate(self, pipeline, rows):
+            assert all(type(p) is torch.nn.Parameter and p.numel() for p in pipeline.parameters()), "not whole"
+            if len(self.history) == self.stop_at:
+                raise KeyboardInterrupt
+            return super().validate(pipeline, rows)
+
+    def trained(key, pipeline=None, stop_at=None, **more):
+        torch.manual_seed(0)
+        net = create(key, data.schema, dim=7 if key == "mean_fusion" else 8)  # 7: uneven pieces
+        if trainer_rank():  # another start: the first process's counts
+            with torch.no_grad():
+                for p in net.parameters():
+                    p.add_(1.0)
+        held = list(net.parameters())
+        trainer = Watched(**settings, **more)
+        trainer.net, trainer.stop_at = net, stop_at
+        try:
+            trainer.fit(net, splits)
+        except KeyboardInterrupt as stop:
+            return trainer, stop.__notes__
+        same = all(a is b for a, b in zip(held, net.parameters(), strict=True))
+        return trainer, {n: t.clone() for n, t in net.state_dict().items()}, same
+
+    def trainer_rank():
+        return torch.distributed.get_rank() if torch.distributed.is_initialized() else RANK
+
+    import os
+    RANK = int(os.environ.get("LOCAL_RANK", 0))
+    said = {}
+    for key in ("mean_fusion", "smil"):
+        whole, ddp, _ = trained(key, strategy="ddp")
+        cut, fsdp, same = trained(key, strategy="fsdp")
+        said[key] = dict(
+            apart=max(float((ddp[n].double() - fsdp[n].double()).abs().max()) for n in ddp), same=same,
+            whole=whole.sizes, pieces=cut.sizes, epochs=[len(whole.history), len(cut.history)],
+            scores=[[r.get("val/accuracy") for r in t.history] for t in (whole, cut)],
+            sum=float(sum(t.double().sum() for t in fsdp.values())),
+        )
+    folder = Path("checkpoint")
+    notes = trained("mean_fusion", stop_at=2, strategy="fsdp", checkpoint=folder)[1]
+    kept = saved.find(folder)
+    resumed = trained("mean_fusion", strategy="fsdp", checkpoint=folder)[1]
+    undisturbed = trained("mean_fusion", strategy="fsdp")[1]
+    said["resume"] = dict(
+        notes=notes, epoch=kept.position.epoch, equal=all(torch.equal(t, undisturbed[n]) for n, t in resumed.items()),
+        moments=[list(t.shape) for n, t in kept.tensors.items() if n.endswith("exp_avg")],
+    )
+    mixed = trained("mean_fusion", strategy="fsdp", precision="bf16-mixed")[1]
+    said["bf16"] = dict(kinds=sorted({str(t.dtype) for t in mixed.values()}),
+                        finite=all(bool(torch.isfinite(t).all()) for t in mixed.values()))
+    Path(f"rank{trainer_rank()}.json").write_text(json.dumps(said))
+"""
+UNLIKE = """
+    from torch import nn
+    from kintsugi.core.errors import ConfigError, NonFiniteLoss
+    from kintsugi.training.devices import Devices
+
+    def net():
+        torch.manual_seed(0)
+        return create("mean_fusion", data.schema, dim=8)
+
+    def trainer(**more):
+        return Trainer(epochs=2, batch_size=8, devices=2, progress=False, **more)
+
+    # only one process finds a checkpoint
+    class Stopped(Trainer):
+        def validate(self, pipeline, rows):
+            if self.history:
+                raise KeyboardInterrupt
+            return super().validate(pipeline, rows)
+
+    try:
+        Stopped(epochs=2, batch_size=8, devices=2, progress=False, checkpoint="0").fit(net(), splits)
+    except KeyboardInterrupt:
+        pass
+    rank = torch.distributed.get_rank()
+    try:
+        again = trainer(checkpoint="0")
+        again._name_run = lambda *given: "key"
+        found = saved.find(Path("0"))
+        found.position.key = "key"
+        saved.find = lambda folder: found if rank == 0 else None
+        again.fit(net(), splits)
+    except ConfigError as error:
+        assert "one that all nodes share" in str(error), error
+        print("shared is right\\n", end="", flush=True)
+
+    saved.find = lambda folder: None
+
+    # what FSDP cannot cut
+    odd = net()
+    odd.model.gain = nn.Parameter(torch.tensor(1.0))
+    try:
+        trainer(strategy="fsdp").fit(odd, splits)
+    except ConfigError as error:
+        assert "'gain' of MeanFusion, which has no axis" in str(error), error
+        print("axis is right\\n", end="", flush=True)
+
+    # a failure in the middle
+    class Failing(Trainer):
+        def _update(self, losses, *rest):
+            super()._update({n: x * float("nan") for n, x in losses.items()}, *rest)
+
+    try:
+        Failing(epochs=2, batch_size=8, devices=2, progress=False, strategy="fsdp").fit(net(), splits)
+    except NonFiniteLoss as error:
+        assert any("in pieces" in note for note in error.__notes__), error.__notes__
+        print("pieces is right\\n", end="", flush=True)
+
+    # a parameter in two places, and layers that keep a list of theirs
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.r = nn.Linear(5, 5), nn.Linear(5, 5), nn.LSTM(5, 5, batch_first=True)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.r(self.b(self.a(x))[:, None])[0].square().mean()
+
+    results = []
+    for strategy in ("ddp", "fsdp"):
+        at = Devices("cpu", 2, None, strategy)
+        torch.manual_seed(0)
+        tied = Tied()
+        moving = list(tied.parameters())
+        module, optimizer, wrapped = at.setup(tied, moving, lambda p: torch.optim.SGD(p, 0.1))
+        rows = torch.randn(2, 6, 5)
+        for _ in range(3):
+            at.spread()
+            at.backward(module(rows[at.rank]))
+            wrapped.step()
+            wrapped.zero_grad()
+            at.gather(tied)
+        assert tied.a.weight is tied.b.weight
+        assert all(a is b for a, b in zip(tied.r._flat_weights, tied.r.parameters(), strict=True))
+        results.append(torch.cat([p.detach().flatten() for p in tied.parameters()]))
+    assert torch.allclose(*results, atol=1e-6), (results[0] - results[1]).abs().max()
+    print("tied is right\\n", end="", flush=True)
+"""
+
+
+@fabric
+@pytest.mark.slow
+def test_weights_in_pieces_train_as_whole_ones_and_what_cannot_be_cut_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(PIECES) + textwrap.dedent(UNLIKE))
+    done = start(script)
+    out, _ = done.communicate(timeout=150)
+    assert done.returncode == 0, out[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    for key in ("mean_fusion", "smil"):
+        one, two = ranks[0][key], ranks[1][key]
+        assert one["apart"] < 1e-5
+        assert one["sum"] == two["sum"]
+        assert one["same"], "the parameters are others than before"
+        assert one["scores"] == two["scores"]
+        assert one["epochs"][0] == one["epochs"][1]
+        for i in (0, 1):  # of the weights, of the optimiser's moments
+            assert one["pieces"][i] + two["pieces"][i] == one["whole"][i]
+            assert 0 < two["pieces"][i] <= one["pieces"][i] < one["whole"][i]
+    resumed = ranks[0]["resume"]
+    assert resumed["epoch"] == 2
+    assert resumed["equal"]
+    assert resumed["moments"]
+    assert all(size != 0 for shape in resumed["moments"] for size in shape)
+    assert "goes on from there" in resumed["notes"][0]
+    for word in ("shared", "axis", "pieces", "tied"):  # said by both
+        assert out.count(f"{word} is right") == 2, (word, out[-3000:])
+    assert ranks[0]["bf16"] == {"kinds": ["torch.float32"], "finite": True}
+
+
+def test_nodes_that_were_not_told_which_they_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fabric = pytest.importorskip("lightning_fabric").Fabric
+    monkeypatch.setattr(fabric, "launch", lambda self: pytest.fail("it would wait for the other node for ever"))
+    for name in ELSEWHERE:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"num_nodes=2, and MASTER_ADDR, MASTER_PORT, NODE_RANK are not set: start"):
+        Devices("cpu", 1, None, None, 2)
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1"), ("NODE_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="NODE_RANK is 2; with num_nodes=2 it is 0 to 1"):
+        Devices("cpu", 1, None, None, 2)
+
+
+def test_strategies_that_do_not_work_here_are_refused_before_training() -> None:
+    with pytest.raises(UnknownName, match=r"ddp_spawn.*ddp"):
+        Trainer(strategy="ddp_spawn")
+    with pytest.raises(ConfigError, match="'16-mixed' was not tried with strategy='fsdp'"):
+        Trainer(strategy="fsdp", precision="16-mixed")
+    data = splits()
+
+    class Averaging(Spy):
+        def on_update(self) -> None:
+            pass
+
+    with pytest.raises(ConfigError, match="Averaging looks at the weights after every step"):
+        fit(Pipeline(Averaging(data.train.schema)), data, strategy="fsdp")

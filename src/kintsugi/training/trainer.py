@@ -29,6 +29,7 @@ from kintsugi.data.dataset import Dataset
 from kintsugi.data.loaders import batches, count, order
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.devices import Devices
+from kintsugi.training.devices import check as check_devices
 from kintsugi.training.progress import Progress
 from kintsugi.training.sampling import endless, generator
 from kintsugi.training.views import get_view
@@ -48,7 +49,12 @@ class Trainer:
         clip: largest norm of the gradient; 0: none. accumulate: batches to a step.
         batch_size: rows of a batch; a last batch of one row joins the one before it.
         device: "cpu", "cuda", …; "auto": the accelerator if there is one.
-        devices, precision, strategy: as in ``lightning_fabric.Fabric``.
+        devices: processes on each node. num_nodes: machines; the same script is started once on each, with MASTER_ADDR,
+            MASTER_PORT and NODE_RANK set, or by torchrun or SLURM. ``batch_size`` is that of each process.
+        precision: as in ``lightning_fabric.Fabric``.
+        strategy: "ddp": each process has the whole model. "fsdp": each has a piece of the gradients and of the optimiser's
+            state, and of the weights between steps; within a step and between epochs weights are whole in each. It is
+            tested with processes on CPUs only; on a GPU it was not run. "ddp_find_unused_parameters_true", "auto".
         seed: of the order of rows, views and all noise in training.
         patience: epochs without a better validation score after which the last stage ends.
         select: keep the epoch with the best validation score; False: the last one, and nothing is validated.
@@ -66,6 +72,7 @@ class Trainer:
     accumulate: int = 1
     device: str = "cpu"
     devices: int = 1
+    num_nodes: int = 1
     precision: str | None = None
     strategy: str | None = None
     seed: int = 0
@@ -75,9 +82,9 @@ class Trainer:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("devices", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "accumulate", "devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience must be at least 1, or None for no early end, not {self.patience}")
         if not self.lr > 0:
@@ -86,6 +93,7 @@ class Trainer:
             raise ConfigError(f"unknown optimizer {self.optimizer!r}; known: adamw, adam, sgd")
         if self.schedule not in ("cosine", "constant"):
             raise ConfigError(f"unknown schedule {self.schedule!r}; known: cosine, constant")
+        check_devices(self.precision, self.strategy)
         self.history: list[dict[str, Any]] = []
 
     # the whole of it -------------------------------------------------------------------------------------------
@@ -108,7 +116,11 @@ class Trainer:
                 f"{self._resume.path} belongs to a run with other data, method or settings; "
                 "delete it to train from the start, or choose another checkpoint folder"
             )
-        self._at = Devices(self.device, self.devices, self.precision, self.strategy)
+        if self.strategy == "fsdp":
+            _check_hooks(pipeline)
+        self._at = Devices(self.device, self.devices, self.precision, self.strategy, self.num_nodes)
+        found = self._resume and self._resume.position
+        self._at.check_same(*((found.run, found.epoch) if found else (-1, -1)))
         prior = pipeline.schema.task.prior(data.train)
         pipeline.model.prior.copy_(prior.reshape(pipeline.model.prior.shape))
         cuda = [self._at.device] if self._at.device.type == "cuda" else []
@@ -127,8 +139,11 @@ class Trainer:
                 pipeline.eval()
                 with torch.no_grad():
                     pipeline.calibrate(data)
-            except KeyboardInterrupt as stop:
-                stop.add_note(self._how_to_resume())
+            except BaseException as stop:
+                if isinstance(stop, KeyboardInterrupt):
+                    stop.add_note(self._how_to_resume())
+                if self._at.in_pieces:
+                    stop.add_note("The weights are in pieces, one in each process: make the model anew.")
                 raise
         if self._at.rank == 0:
             saved.discard(self._folder)
@@ -179,16 +194,15 @@ class Trainer:
         self, pipeline: Pipeline, stage: Stage, data: Splits, rows: Tensor, side: Tensor | None, epochs: int,
         select: bool, run: int, moving: list[nn.Parameter],
     ) -> None:  # fmt: skip
-        optimizer = self._optimizer(moving)
+        module, optimizer, wrapped = self._at.setup(pipeline, moving, self._optimizer)
         source = data.val if stage.rows == "val" else data.train
         other = data.val if stage.side == "val" else data.train
         steps = max(1, count(len(rows), self.batch_size) // self._at.world)
         place = saved.Position(self._key, run, 0)
         best: dict[str, Tensor] | None = None
         if self._resume is not None and run == self._resume.position.run:
-            place, best = self._resume.position, self._resume.restore_run(self._touched, optimizer)
+            place, best = self._resume.position, self._resume.restore_run(self._touched, self._at.state_of(optimizer))
             self.history, self._resume = list(place.history), None
-        module, wrapped = self._at.setup(pipeline, optimizer)
         self._bar.expect(epochs * steps, stage.name)
         view = get_view(stage.view)
         for epoch in range(place.epoch, epochs):
@@ -197,6 +211,7 @@ class Trainer:
             self._tick(pipeline, epoch, epoch / epochs)
             for _, part in pipeline.named_parts():
                 part.on_epoch(data)
+            self._at.spread()
             pipeline.train()
             _calm(pipeline)
             draw = generator(self.seed, run, epoch, "view", self._at.rank)
@@ -225,11 +240,13 @@ class Trainer:
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + float(loss.detach())
                 self._bar.advance(f"epoch {epoch + 1}/{epochs}")
+            self._at.gather(pipeline)
             record: dict[str, Any] = {"stage": stage.name, "run": run, "epoch": epoch}
             record |= {f"loss/{name}": total / steps for name, total in sums.items()}
             good = False
             if select:
                 score, sign, metric = self.validate(pipeline, data.val)
+                score = self._at.agreed(score)
                 record[f"val/{metric}"] = score
                 lead = sign * (score - (-sign * math.inf if place.best is None else place.best))
                 good = math.isfinite(score) and lead >= 0  # of equal ones the later: it has learned for longer
@@ -239,8 +256,11 @@ class Trainer:
                 place.best = score
                 best = {n: t.detach().clone() for n, t in pipeline.state_dict().items()}
             place.epoch, place.history = epoch + 1, self.history
-            if self._folder is not None and self._at.rank == 0:
-                saved.write_checkpoint(self._folder, place, self._touched, optimizer, best)
+            if self._folder is not None:
+                state = self._at.state_of(optimizer)
+                if self._at.rank == 0:
+                    saved.write_checkpoint(self._folder, place, self._touched, state, best)
+        self._at.settle()
         if best is not None:
             pipeline.load_state_dict(best)
         for _, part in pipeline.named_parts():
@@ -363,6 +383,16 @@ def check(pipeline: Pipeline, data: Splits) -> None:
             raise ConfigError(
                 f"the training data keeps what was hidden as truth, but {', '.join(blind)} must not see it: its card does "
                 'not say sees_hidden; use with_missing(..., keep="nothing")'
+            )
+
+
+def _check_hooks(pipeline: Pipeline) -> None:
+    """After each step the weights are in pieces, which no part knows of."""
+    for _, part in pipeline.named_parts():
+        if type(part).on_update is not Part.on_update:
+            raise ConfigError(
+                f"{type(part).__name__} looks at the weights after every step (on_update), and strategy='fsdp' keeps them in "
+                "pieces; use strategy='ddp'"
             )
 
 
