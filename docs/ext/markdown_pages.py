@@ -205,6 +205,9 @@ def write_markdown_pages(source: Path, target: Path) -> list[Path]:
 def _write(app: Any) -> None:
     here = Path(app.srcdir)
     write_markdown_pages(here / "reproductions", here / "reproductions" / "generated")
+    board = here / "leaderboard.md"
+    if board.exists():
+        write_if_changed(here / "api" / "generated" / "leaderboard.txt", convert(board.read_text(encoding="utf-8")))
     changes = here.parent / "CHANGELOG.md"
     if changes.exists():
         write_if_changed(here / "api" / "generated" / "changelog.txt", convert(changes.read_text(encoding="utf-8")))

@@ -138,10 +138,11 @@ def list_() -> None:
     from kintsugi.bench.suite import list_suites, load_suite
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name in list_suites():
         asked = load_suite(name, check=False)
-        budget = "" if asked.budget is None else f"at most {asked.budget:g} min on two cores"
-        table.add_row(f"[bold]{name}[/bold]", asked.about, budget)
+        table.add_row(f"[bold]{name}[/bold]", asked.about + (f" ({asked.budget:g} min)" if asked.budget else ""))
     _console().print(table)
 
 
