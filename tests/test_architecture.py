@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
 CHAIN = (
     "core", "layers", "losses", "encoders", "tasks", "imperfect", "data", "training", "methods", "foreign",
-    "evaluation", "gallery", "estimator", "cli",
+    "evaluation", "gallery", "estimator", "bench", "report", "commands", "cli",
 )  # fmt: skip
 RANK = {name: place for place, name in enumerate(CHAIN)}
 FACE = RANK["estimator"]  # estimator, contract, demo and whatever else stands on all the layers stand side by side

@@ -272,8 +272,9 @@ from test_bench_ray import OnRay, planned, through
 executor = OnRay("local", workers=2, perform="test_bench_ray:quick")
 tally, store = through(executor, planned(2), Path(sys.argv[2]))
 assert tally.done == 2, store.failures()
-import ray
+import os, ray
 assert not ray.is_initialized()
+assert not {"RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"} & os.environ.keys()
 """
 
 
@@ -282,9 +283,12 @@ assert not ray.is_initialized()
 def test_a_local_cluster_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed (extra 'ray')")
     mark = f"KINTSUGI_TEST_MARK={tmp_path}"
+    # Ray keeps a token in the home folder
+    added = {"KINTSUGI_TEST_MARK": str(tmp_path), "PYTHONPATH": str(TESTS), "HOME": str(tmp_path)}
+    kept = {k: v for k, v in os.environ.items() if k not in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED")}
     done = subprocess.run(
-        [sys.executable, "-c", LOCAL, str(TESTS), str(tmp_path)], capture_output=True, text=True, timeout=120,
-        env={**os.environ, "KINTSUGI_TEST_MARK": str(tmp_path), "PYTHONPATH": str(TESTS)},
+        [sys.executable, "-c", LOCAL, str(TESTS), str(tmp_path / "runs")], capture_output=True, text=True, timeout=120,
+        env=kept | added,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

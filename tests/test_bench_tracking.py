@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from kintsugi.bench import Store, Trial
 from kintsugi.bench.job import Done, Job, Planned, Source
-from kintsugi.bench.tracking import Tracked, figures, flat, get_tracker
+from kintsugi.bench.running import Ledger
+from kintsugi.bench.tracking import figures, flat, get_tracker
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.evaluation.protocols import CLEAN, Condition, Protocol
 
@@ -146,7 +148,14 @@ class FakeClient:
     def create_run(
         self, experiment_id: str, start_time: int | None = None, tags: Any = None, run_name: str | None = None
     ) -> Any:
-        run = {"experiment": experiment_id, "tags": tags, "name": run_name, "params": [], "metrics": []}
+        run = {
+            "experiment": experiment_id,
+            "tags": tags,
+            "name": run_name,
+            "start": start_time,
+            "params": [],
+            "metrics": [],
+        }
         self.runs.append(run)
         assert start_time is not None
         assert start_time > 1e12  # milliseconds
@@ -297,7 +306,7 @@ def test_a_tracker_that_fails_is_switched_off(
     monkeypatch.setattr(FakeClient, "create_run", refuse)
     store, seen = Store.open(tmp_path), []
     todo = [planned(seed) for seed in range(3)]
-    with Tracked(store, todo, lambda event, *_: seen.append(event), tracker=get_tracker("mlflow")) as ledger:
+    with Ledger(store, todo, lambda event, *_: seen.append(event), trackers=[get_tracker("mlflow")]) as ledger:
         while (one := ledger.next()) is not None:
             ledger.done(one, done(one.trial.seed))
     assert store.counts() == {"done": 3}
@@ -309,21 +318,25 @@ def test_a_tracker_that_fails_is_switched_off(
 
 
 def test_a_ledger_tells_its_tracker(mlflow: list[FakeClient], tmp_path: Path) -> None:
-    store, seen = Store.open(tmp_path), []
-    closed: list[bool] = []
     tracker = get_tracker("mlflow")
-    tracker.close = lambda: closed.append(True)  # type: ignore[method-assign]
-    with Tracked(store, [planned(0), planned(1)], lambda *told: seen.append(told[0]), tracker=tracker) as ledger:
+    with Ledger(Store.open(tmp_path), [planned(0), planned(1)], tracker.watch, trackers=[tracker]) as ledger:
         one, two = ledger.next(), ledger.next()
         assert one is not None
         assert two is not None
         ledger.done(one, done(0))
         ledger.failed(two, "Traceback\nValueError: no luck\n")
-        assert not closed
-    assert seen == ["start", "start", "done", "failed"]
     assert [run["status"] for run in mlflow[0].runs] == ["FINISHED", "FAILED"]
     assert mlflow[0].runs[1]["tags"]["failure"] == "ValueError: no luck"
-    assert closed == [True]
+
+
+def test_a_run_is_as_long_as_its_trial(mlflow: list[FakeClient]) -> None:
+    tracker = get_tracker("mlflow")
+    tracker.finished(planned(0), done(0))  # its start was not told
+    tracker.watch("start", planned(1), "")
+    tracker.finished(planned(1), done(1))
+    unknown, known = (time.time() - run["start"] / 1000 for run in mlflow[0].runs)
+    assert 14 <= unknown < 1000
+    assert known < 14
 
 
 # names --------------------------------------------------------------------------------------------------------------

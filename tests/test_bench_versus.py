@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,7 +342,8 @@ def test_what_differs_beside_results_is_named(two: tuple[Store, Store]) -> None:
     assert "versions differ: sources, torch 2.6 → 2.6 and 2.7" in said
     assert "only in A: gone on toy, training complete, protocol all; failed in B: ValueError: no" in said
     assert "only in B: new on toy, training complete, protocol all" in said
-    assert not found.worse
+    assert found.worse  # what was there has failed
+    assert not replace(found, failed={}).worse
 
 
 def test_the_leading_metric_of_the_first_store_is_compared(two: tuple[Store, Store]) -> None:

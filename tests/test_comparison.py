@@ -102,7 +102,10 @@ def test_friedman_is_that_of_scipy_with_ties_too() -> None:
 def test_the_same_order_everywhere() -> None:
     found = friedman(pd.DataFrame([[1, 2, 3]] * 5, columns=list("abc")), higher_is_better=True)
     assert found.ranks == {"a": 3.0, "b": 2.0, "c": 1.0}
-    assert (found.statistic, found.f, found.f_p) == (10.0, math.inf, 0.0)
+    assert (found.statistic, found.f) == (10.0, math.inf)
+    assert found.f_p == pytest.approx(1 / 6**4)  # four further data sets fall into one of 3! orders
+    tied = friedman(pd.DataFrame([[1, 1, 2]] * 3, columns=list("abc")), higher_is_better=True)
+    assert tied.f_p == pytest.approx(1 / 3**2)
 
 
 def test_what_cannot_be_ranked() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kintsugi.bench.trial import protocol_text
 from kintsugi.core.errors import UnknownName
 from kintsugi.evaluation.intervals import LEVEL
 from kintsugi.evaluation.summary import kind_of
@@ -63,7 +64,7 @@ def latest(table: pd.DataFrame, records: Sequence[Record] = ()) -> pd.DataFrame:
 
 def _decided(record: Record) -> str:
     trial = record.trial
-    return json.dumps([dict(trial.versions), trial.protocol.to_json()], sort_keys=True)
+    return json.dumps(dict(trial.versions), sort_keys=True) + protocol_text(trial.protocol)
 
 
 def of_metric(rows: pd.DataFrame, metric: str | Mapping[str, str] | None = None) -> pd.DataFrame:

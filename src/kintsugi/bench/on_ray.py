@@ -52,7 +52,9 @@ class OnRay:
     version, other rows) fails it and says what differs. Trials see no GPU.
 
     A cluster that this starts is ended again, and one that it joins stays. It has no dashboard and sends no usage statistics.
-    Ray's ports can be reached from the network of the machine: where that is not to be trusted, set ``RAY_AUTH_MODE=token``.
+    Ray's ports can be reached from the network of the machine. Since Ray 2.60 a cluster that ``local`` starts lets in only who
+    has its token, which Ray makes and keeps in ``~/.ray/auth_token``; a cluster that is joined asks for the token with which
+    it was started, if any (variables RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH, as Ray documents them).
 
     Args:
         address: ``local`` starts a cluster on this machine; ``auto`` joins the one that runs here, or that of the variable
@@ -252,7 +254,7 @@ def _joined(ray: Any, address: str, workers: int | None) -> Iterator[None]:
     own: dict[str, Any] = {}
     if address == "local":
         own = {"num_cpus": workers, "object_store_memory": LOCAL_BYTES, "include_dashboard": False}
-    with _handlers_kept(), _without_statistics(), _quiet():
+    with _handlers_kept(), _environment_kept(), _quiet():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
@@ -296,16 +298,18 @@ def _first(error: BaseException) -> str:
 
 
 @contextmanager
-def _without_statistics() -> Iterator[None]:
-    before = os.environ.get("RAY_USAGE_STATS_ENABLED")
+def _environment_kept() -> Iterator[None]:
+    """No statistics; and what Ray says in the environment when it starts a cluster is gone again afterwards."""
+    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["RAY_USAGE_STATS_ENABLED"]
-        else:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -99,11 +99,14 @@ def read_trials(
         where: what follows WHERE, in terms of ``t``, the table of trials.
         values: for its question marks.
     """
+    protocols: dict[str, Protocol] = {}  # thousands of trials share a few
     for h, method, parameters, dataset, fingerprint, training, seed, protocol, versions, about in db.execute(
         _TRIALS + (f" WHERE {where}" if where else "") + " ORDER BY t.dataset, t.method, t.training, t.seed, t.hash",
         values,
     ):
+        if protocol not in protocols:
+            protocols[protocol] = Protocol.from_json(json.loads(protocol))
         yield h, Trial(
-            method, json.loads(parameters), dataset, fingerprint, training, seed, Protocol.from_json(json.loads(protocol)),
+            method, json.loads(parameters), dataset, fingerprint, training, seed, protocols[protocol],
             json.loads(versions), json.loads(about),
         )  # fmt: skip

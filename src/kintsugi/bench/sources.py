@@ -19,10 +19,11 @@ from kintsugi.evaluation.protocols import Protocol
 
 PACKAGES = ("torch", "torchmetrics", "numpy")
 ALWAYS = ("kintsugi.bench.work", "kintsugi.bench.beside")
-# Pictures and progress: a change there changes no number. Costs are measured anew each time, and are no result.
+# Pictures, progress and the naming of trials change no number. Costs are measured anew each time, and are no result.
 SILENT = (
     "kintsugi", "kintsugi.evaluation.report", "kintsugi.evaluation.pictures", "kintsugi.evaluation.examples",
     "kintsugi.evaluation.costs", "kintsugi.training.progress", "kintsugi.bench.sources",
+    "kintsugi.bench.trial",
 )  # fmt: skip
 
 

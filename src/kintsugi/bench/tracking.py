@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kintsugi.bench.job import Done, Planned
-from kintsugi.bench.running import Event, Ledger
+from kintsugi.bench.running import Event
 from kintsugi.core.errors import ConfigError, UnknownName
 
 PROJECT = "kintsugi"
@@ -29,7 +29,11 @@ TAG = 64  # characters of a tag of wandb, at most
 
 
 class Tracker(Protocol):
-    """Is told what happens to trials."""
+    """Is told what happens to trials.
+
+    :meth:`finished` is for the ``trackers`` of a :class:`~kintsugi.bench.running.Ledger`. One that is not told of starts takes
+    what training and evaluation took for the length of a run, and one that is not told of failures has no runs of them.
+    """
 
     def watch(self, event: Event, planned: Planned, text: str) -> None:
         """What a :class:`~kintsugi.bench.running.Ledger` tells: a start, a failure."""
@@ -39,31 +43,6 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """There will be no more."""
-
-
-class Tracked(Ledger):
-    """A ledger that also tells a tracker; the arguments of a ledger, and ``tracker``.
-
-    A result is told once it is in the store.
-    """
-
-    def __init__(self, *args: Any, tracker: Tracker, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.tracker, shown = tracker, self.watch
-
-        def both(event: Event, planned: Planned, text: str) -> None:
-            shown(event, planned, text)
-            tracker.watch(event, planned, text)
-
-        self.watch = both
-
-    def __exit__(self, *given: object) -> None:
-        super().__exit__(*given)
-        self.tracker.close()
-
-    def done(self, planned: Planned, done: Done) -> None:
-        super().done(planned, done)
-        self.tracker.finished(planned, done)
 
 
 def get_tracker(spec: str) -> Tracker:
@@ -168,13 +147,15 @@ class _Runs:
         if event == "start":
             self._began[planned.trial.hash] = time.time()
         elif event == "failed":
-            self.write(_Told(planned, self._since(planned), {}, text[:LONG] or "failed"))
+            self.write(_Told(planned, self._since(planned, 0.0), {}, text[:LONG] or "failed"))
 
     def finished(self, planned: Planned, done: Done) -> None:
-        self.write(_Told(planned, self._since(planned), figures(planned, done)))
+        found = figures(planned, done)
+        took = sum(seconds for name, seconds in found.items() if name.startswith("seconds/"))
+        self.write(_Told(planned, self._since(planned, took), found))
 
-    def _since(self, planned: Planned) -> float:
-        return self._began.pop(planned.trial.hash, time.time())
+    def _since(self, planned: Planned, took: float) -> float:
+        return self._began.pop(planned.trial.hash, time.time() - took)
 
     def write(self, told: _Told) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not say how a run is written")

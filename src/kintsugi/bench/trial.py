@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from kintsugi.core.data import Data
@@ -97,10 +97,18 @@ def trial_hash(
         "fingerprint": fingerprint,
         "training": training,
         "seed": seed,
-        "protocol": protocol.to_json(),
         "versions": versions,
     }
-    return hashlib.sha256(canonical(said, "trial").encode()).hexdigest()
+    texts = {key: canonical(value, f"trial.{key}") for key, value in said.items()}
+    texts["protocol"] = protocol_text(protocol)
+    inside = ",".join(f'"{key}":{texts[key]}' for key in sorted(texts))
+    return hashlib.sha256(f"{{{inside}}}".encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)  # trials share few protocols, which may have thousands of conditions
+def protocol_text(protocol: Protocol) -> str:
+    """A protocol as JSON of one spelling."""
+    return canonical(protocol.to_json(), "trial.protocol")
 
 
 def canonical(value: Any, where: str) -> str:

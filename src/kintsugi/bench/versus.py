@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from kintsugi.bench.differences import Difference, Sample, paired
 from kintsugi.bench.figures_seeds import SCORES, latest, of_metric, seed_scores
 from kintsugi.bench.versus_changes import Changes, changes
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
-from kintsugi.evaluation.comparison import Friedman, beats, friedman, holm
+from kintsugi.evaluation.comparison import beats, friedman, holm
 from kintsugi.evaluation.intervals import LEVEL, Interval
 
 if TYPE_CHECKING:
@@ -170,21 +169,10 @@ def ranks(figures: pd.DataFrame, column: str = "mean", alpha: float = 0.05) -> d
     except DataError as error:
         return {"reason": str(error), **empty, **about}
     ordered = dict(sorted(test.ranks.items(), key=lambda item: (item[1], item[0])))
-    p = _all_alike(test) if math.isinf(test.f) else test.f_p
-    differ = p < alpha
+    differ = test.f_p < alpha
     groups = _groups(ordered, test.critical_difference) if differ else [list(ordered)]
-    found = {"ranks": ordered, "critical_difference": test.critical_difference, "p": p, "differ": differ}
+    found = {"ranks": ordered, "critical_difference": test.critical_difference, "p": test.f_p, "differ": differ}
     return {"reason": "", **found, "groups": groups, **about}
-
-
-def _all_alike(test: Friedman) -> float:
-    """Chance that every block ranks the methods as the first does.
-
-    There F is infinite and its p is 0, however few blocks there are. Of k methods without ties, (1 / k!)^(n - 1).
-    """
-    tied = Counter(test.ranks.values()).values()
-    orders = math.factorial(len(test.ranks)) // math.prod(math.factorial(count) for count in tied)
-    return float(orders) ** (1 - test.datasets)
 
 
 def _too_few(blocks: int, methods: int, left_out: Sequence[str]) -> str:

@@ -47,8 +47,8 @@ class Changes:
 
     @property
     def worse(self) -> bool:
-        """Some figure is worse beyond noise."""
-        return bool((self.table["verdict"] == "worse").any())
+        """Some figure is worse beyond noise, or what A has failed in B."""
+        return bool(self.failed) or bool((self.table["verdict"] == "worse").any())
 
     def summary(self) -> str:
         """Lines for people: what is worse, better and unknown, what differs in parameters, what one store lacks."""
@@ -61,7 +61,7 @@ class Changes:
         for verdict in ("worse", "better", "unknown"):
             lines += [_told(line) for line in self.table[self.table["verdict"] == verdict].to_dict("records")]
         tested = int((self.table["interval"] != "none").sum())
-        if self.worse and tested:
+        if counts.get("worse", 0) and tested:
             lines.append(
                 f"Of {tested} figures that do not change, about {tested * (1 - self.level) / 2:.1f} would be called worse "
                 "by chance; a higher level calls fewer."

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from kintsugi.bench.job import Planned
-    from kintsugi.bench.running import Executor, Limits, Tally
+    from kintsugi.bench.running import Event, Executor, Limits, Tally, Watch
     from kintsugi.bench.store import Store
     from kintsugi.bench.suite import Suite
+    from kintsugi.bench.tracking import Tracker
 
 Runs = Annotated[Path, typer.Argument(help="Folder of a store.", show_default=False)]
 
@@ -27,14 +27,12 @@ Runs = Annotated[Path, typer.Argument(help="Folder of a store.", show_default=Fa
 class _OrSuite(TyperGroup):
     """``kintsugi bench quick`` is ``kintsugi bench run quick``."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
             args = ["run", *args]
         return super().resolve_command(ctx, args)
 
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage(ctx.command_path, "[SUITE | COMMAND] [ARGS]...")
 
 
@@ -113,17 +111,14 @@ def run(
         _show_plan(console, asked, planned, out, max(1, used))
         return
     executor = _executor(used, ray, asked.limits, workers is not None)
-    trackers = _trackers(track or [])
-    with Store.open(out) as store:
+    with Store.open(out) as store, _tracked(track or []) as trackers:
         _remember(store, asked, max(1, used))
         began = time.monotonic()
         with _interruptible(store, planned), _Shown(len(planned)) as shown:
-            ledger = Ledger(store, planned, shown.watch, retry, trackers)
+            ledger = Ledger(store, planned, _all([shown, *trackers]), retry, trackers)
             shown.start(ledger.total, ledger.tally.before)
             with ledger:
                 executor.run(ledger)
-        for tracker in trackers:
-            tracker.close()
         _tell(console, ledger.tally, planned, out, time.monotonic() - began)
         if report and ledger.tally.before + ledger.tally.done:
             _report(console, store, out / "report.html")
@@ -329,12 +324,27 @@ def _executor(workers: int, ray: str | None, limits: Limits, asked: bool) -> Exe
     return InProcess()
 
 
-def _trackers(specs: list[str]) -> list[Any]:
+@contextlib.contextmanager
+def _tracked(specs: list[str]) -> Iterator[list[Tracker]]:
+    """Trackers, closed at the end whatever happens, so that what they hold is written."""
     if not specs:
-        return []
+        yield []
+        return
     from kintsugi.bench.tracking import get_tracker
 
-    return [get_tracker(spec) for spec in specs]
+    with contextlib.ExitStack() as stack:
+        trackers = [get_tracker(spec) for spec in specs]
+        for tracker in trackers:
+            stack.callback(tracker.close)
+        yield trackers
+
+
+def _all(watchers: list[Any]) -> Watch:
+    def watch(event: Event, planned: Planned, text: str) -> None:
+        for watcher in watchers:
+            watcher.watch(event, planned, text)
+
+    return watch
 
 
 def _remember(store: Store, suite: Suite, workers: int) -> None:

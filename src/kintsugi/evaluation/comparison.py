@@ -6,6 +6,7 @@ Source of the tests over data sets: Demšar, Statistical Comparisons of Classifi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -169,12 +170,15 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool, alpha: float = 0.0
     statistic = (k - 1) * n * n * float(((mean - (k + 1) / 2) ** 2).sum()) / spread
     rest = n * (k - 1) - statistic
     ratio = (n - 1) * statistic / rest if rest > 1e-9 else math.inf  # the same order on every data set
+    # Where all data sets agree F is infinite, and p is exact: the chance that n - 1 further ones fall into the same order.
+    tied = Counter(mean.tolist()).values()
+    orders = math.factorial(k) // math.prod(math.factorial(count) for count in tied)
     return Friedman(
         ranks={str(name): float(r) for name, r in zip(scores.columns, mean, strict=True)},
         statistic=statistic,
         p=float(chi2.sf(statistic, k - 1)),
         f=ratio,
-        f_p=float(f.sf(ratio, k - 1, (k - 1) * (n - 1))),
+        f_p=float(orders) ** (1 - n) if math.isinf(ratio) else float(f.sf(ratio, k - 1, (k - 1) * (n - 1))),
         critical_difference=float(studentized_range.ppf(1 - alpha, k, np.inf))
         / math.sqrt(2)
         * math.sqrt(k * (k + 1) / (6 * n)),
