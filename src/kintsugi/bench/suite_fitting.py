@@ -1,0 +1,102 @@
+"""What of a suite depends on its data: which methods fit, and whether everything can be used with a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kintsugi.bench.job import Source, rows_of, whole
+from kintsugi.bench.suite_methods import Chosen
+from kintsugi.bench.suite_places import Places
+from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
+
+if TYPE_CHECKING:
+    from kintsugi.bench.suite import Suite
+    from kintsugi.core.schema import Schema
+
+
+def schema_of(source: Source, place: int, places: Places) -> Schema:
+    """The schema of the data set at a place of the file's list; reads it."""
+    with places.at("datasets", place):
+        try:
+            return whole(source).schema
+        except (TypeError, ValueError, OSError) as error:
+            if isinstance(error, KintsugiError):
+                raise
+            raise ConfigError(f"data set {source.name} cannot be read: {error}") from error
+
+
+def fitting(methods: Sequence[Chosen], source: Source, schema: Schema, places: Places) -> list[Chosen]:
+    """The methods for a data set; one that was named has to fit."""
+    found = []
+    for method in methods:
+        why = _misfit(method.key, schema)
+        if why and method.named:
+            raise places.wrong(f"on data set {source.name}: {why}", "methods", method.place)
+        if not why:
+            found.append(method)
+    if not found:
+        raise places.wrong(
+            f"no method of these fits data set {source.name} ({schema.task.key}, {len(schema)} modalities)",
+            "methods",
+        )
+    return found
+
+
+def _misfit(key: str, schema: Schema) -> str:
+    """Why a method cannot be used; "": it can."""
+    from kintsugi.core.methods import card
+
+    found = card(key)
+    least, most = found.modalities
+    if schema.task.key not in found.tasks:
+        return f"{key} does not solve {schema.task.key}; it solves {', '.join(sorted(found.tasks))}"
+    if len(schema) < least or (most is not None and len(schema) > most):
+        return f"{key} takes {least} to {most or 'any number of'} modalities, and it has {len(schema)}"
+    return ""
+
+
+def check_conditions(suite: Suite, source: Source, places: Places) -> None:
+    """Raise unless a data set takes the training, protocols and metrics of a suite."""
+    from kintsugi.bench.work import imperfect
+    from kintsugi.evaluation.protocols import get_protocol
+
+    train, _, test = rows_of(source)
+    for place, training in enumerate(suite.training):
+        with places.at("training", place):
+            imperfect(train, training, suite.seeds[0])
+    names: dict[str, str] = {}
+    for place, protocol in enumerate(suite.protocols):
+        with places.at("protocol", place):
+            name = get_protocol(protocol, test).name
+            if name in names:
+                raise ConfigError(f"{protocol} is the same as {names[name]}; leave one out")
+            names[name] = protocol
+    known = train.schema.task.metrics()
+    for place, metric in enumerate(suite.metrics):
+        if metric not in known:
+            unknown = UnknownName(f"metric of {train.schema.task.key} (data set {source.name})", metric, known)
+            raise places.wrong(str(unknown), "metrics", place)
+
+
+def check_made(method: Chosen, schema: Schema, wanted: Iterable[Mapping[str, Any]], places: Places) -> None:
+    """Build a method with each of the arguments wanted, since only that says whether they make sense.
+
+    The defaults do; they are not tried.
+    """
+    import torch
+
+    from kintsugi.core.methods import create
+
+    tried: list[Mapping[str, Any]] = []
+    for params in wanted:
+        if not params or params in tried:
+            continue
+        tried.append(params)
+        with places.at("methods", method.place), torch.random.fork_rng(devices=[]):
+            try:
+                create(method.key, schema, **params)
+            except KintsugiError:
+                raise
+            except Exception as error:  # whatever a method makes of a value that it cannot use
+                raise ConfigError(f"{method.label} cannot be made with {dict(params)}: {error}") from error
