@@ -80,7 +80,7 @@ def living(pids: set[int]) -> int:
     return count
 
 
-def results(folder: Path) -> tuple[bytes, bytes, bytes]:
+def results(folder: Path) -> tuple[bytes, ...]:
     """Export without timing as CSV and Parquet, and the outcomes of all trials."""
     store = Store.open(folder, create=False)
     exports = (store.export(folder / name).read_bytes() for name in ("a.csv", "a.parquet"))

@@ -57,7 +57,8 @@ def main() -> None:
         store = Store.open(Path(folder) / "runs")
         ledger = Ledger(store, planned)
         claims, keeps = Timed(ledger.next), Timed(ledger.done)
-        ledger.next, ledger.done = claims, keeps  # type: ignore[method-assign]
+        for name, timed in (("next", claims), ("done", keeps)):
+            setattr(ledger, name, timed)
         tally = run(ledger, Processes(1))
         records = list(store.records("done"))
     count, whole = len(records), tally.seconds - tally.startup

@@ -232,6 +232,13 @@ def test_an_error_of_a_setting_names_the_setting_and_no_line(suite: Any) -> None
         suite(LEAST, {"trainer.epochs": 0}).jobs()
 
 
+def test_several_references(suite: Any) -> None:
+    text = LEAST.replace("[mean_fusion]", "[mean_fusion, mmin]")
+    assert suite(text + "reference: [mmin, mean_fusion]\n").reference == ["mmin", "mean_fusion"]
+    with pytest.raises(ConfigError, match=r"reference: unknown method of this suite 'late_fusion'"):
+        suite(text + "reference: [mmin, late_fusion]\n")
+
+
 def test_where_settings_narrow_the_methods_the_files_reference_may_be_none_of_them(suite: Any) -> None:
     text = LEAST.replace("[mean_fusion]", "[mean_fusion, mmin]") + "reference: mean_fusion\n"
     assert suite(text, {"methods": ["mmin"]}).reference is None

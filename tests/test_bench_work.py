@@ -181,6 +181,17 @@ def test_a_failure_is_kept_with_its_traceback_and_the_others_run(
         assert store.counts() == {"done": 3}
 
 
+def test_what_has_a_result_does_not_fail_afterwards(tmp_path: Path) -> None:
+    (one,) = planned(replace(JOB, protocol="clean"))
+    events: list[str] = []
+    with Store.open(tmp_path) as store, Ledger(store, [one], lambda event, *_: events.append(event)) as ledger:
+        assert ledger.next() is one
+        ledger.done(one, work.perform(one.job))
+        ledger.failed(one, "something after it")
+        assert (ledger.tally.done, ledger.tally.failed, events) == (1, {}, ["start", "done"])
+        assert store.counts() == {"done": 1}
+
+
 def test_an_interruption_gives_back_what_was_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [replace(JOB, seed=seed, protocol="clean") for seed in range(2)]
 

@@ -17,14 +17,14 @@ class Note:
     """One call of a suite on a store.
 
     command: as a shell reads it; suite: its name; text: its YAML; reference: label of the method that relative figures
-    refer to; commit: of the working tree where the command ran, "" outside one, with ``+`` where it had changes;
+    refer to, or several; commit: of the working tree where the command ran, "" outside one, with ``+`` where it had changes;
     date: UTC, ISO 8601; budget: minutes on two cores that the suite declares; workers: as the command had it.
     """
 
     command: str
     suite: str
     text: str = ""
-    reference: str | None = None
+    reference: str | list[str] | None = None
     commit: str = ""
     date: str = ""
     budget: float | None = None

@@ -137,8 +137,10 @@ class Ledger:
     def failed(self, planned: Planned, said: str) -> None:
         """Keep a failure: a traceback, or what ended the worker."""
         with self._lock:
-            self.store.fail(planned.trial, said)
+            noted = self.store.fail(planned.trial, said)
             self._running.pop(planned.trial.hash, None)
+            if not noted:  # it has a result by now, of this process or of another that took the claim over
+                return
             self.tally.failed[planned.trial.hash] = _last(said)
         self.watch("failed", planned, _last(said))
 

@@ -32,7 +32,7 @@ from kintsugi.bench.job import Job, Planned, Source, rows_of
 from kintsugi.bench.running import Limits
 from kintsugi.bench.suite_conditions import read_metrics, read_protocols, read_seeds, read_training
 from kintsugi.bench.suite_estimate import seconds_of
-from kintsugi.bench.suite_file import Override, read_file
+from kintsugi.bench.suite_file import Override, listed, read_file
 from kintsugi.bench.suite_fitting import check_conditions, check_made, fitting, schema_of
 from kintsugi.bench.suite_methods import Chosen, read_methods
 from kintsugi.bench.suite_overrides import applies, read_overrides
@@ -56,7 +56,8 @@ class Suite:
     """What a suite's file says, validated. It is made by :func:`load_suite`.
 
     name: of the file, without its ending; about: one line; budget: minutes on two cores that it promises;
-    reference: label of the method that relative figures refer to; limits: of each trial.
+    reference: label of the method that relative figures refer to, or several: mCE goes by the first, and effective
+    robustness fits its line to all of them, so that it needs two; limits: of each trial.
     datasets, training, methods, seeds, protocols: every combination is a trial; what a pattern found and does not fit a
     data set is left out. trainer: arguments of :class:`~kintsugi.training.trainer.Trainer`; metrics: names, default:
     those of the task; resamples: of the bootstrap; costs: measured once a method and data set; models: keep them.
@@ -65,7 +66,7 @@ class Suite:
     name: str
     about: str
     budget: float | None
-    reference: str | None
+    reference: str | list[str] | None
     limits: Limits
     datasets: tuple[Source, ...]
     training: tuple[str, ...]
@@ -207,9 +208,10 @@ def load_suite(
     methods = read_methods(read, places)
     labels = [method.label for method in methods]
     reference = read.reference
-    if reference is not None and reference not in labels:
+    unknown = next((name for name in listed(reference) or [] if name not in labels), None)
+    if unknown is not None:
         if "methods" not in settings or "reference" in settings:
-            raise places.wrong(str(UnknownName("method of this suite", reference, labels)), "reference")
+            raise places.wrong(str(UnknownName("method of this suite", unknown, labels)), "reference")
         reference = None
     sources = read_sources(read, path.parent, places, check)
     return Suite(

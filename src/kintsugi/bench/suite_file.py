@@ -103,7 +103,7 @@ class SuiteFile(_Strict):
     resamples: Annotated[int, Field(ge=2)] = 200
     costs: bool = False
     models: bool = False
-    reference: str | None = None
+    reference: str | Annotated[list[str], Field(min_length=1)] | None = None
     limits: LimitsEntry = LimitsEntry()
     overrides: list[Override] = []
 
