@@ -35,7 +35,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc|sqlite3)\b.*",
+        r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc|sqlite3|subprocess|multiprocessing|inspect)\b.*",
     ),
     (r"py:.*", r"(annotated_types|pydantic)\b.*"),
     (
@@ -44,7 +44,10 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"kintsugi\..*\.[TPF]"),  # type variables
     (r"py:class", r".*\[.*"),  # a generic type that was cut at its first comma
-    (r"py:class", r"(Keep|Asked|Gt|MinLen|FieldInfo|Floats|Bools|.*\._\w+(\.\w+)?)"),  # aliases of types, private names
+    (
+        r"py:class",
+        r"(Keep|Asked|Gt|Ge|Le|MinLen|FieldInfo|PydanticUndefined|(.*\.)?Annotated|Unit|Floats|Bools|.*\._\w+(\.\w+)?)",
+    ),  # aliases of types, private names
 ]
 suppress_warnings = ["ref.python"]  # two classes of one name: the link goes to either, and both say what they are
 
