@@ -99,6 +99,22 @@ def test_friedman_is_that_of_scipy_with_ties_too() -> None:
     assert found.f == pytest.approx((n - 1) * found.statistic / (n * (k - 1) - found.statistic))
 
 
+def test_the_critical_difference_decides_as_nemenyis_test_of_another_library() -> None:
+    other = pytest.importorskip("scikit_posthocs", reason="scikit-posthocs is in the extra oracle")
+    drawn = np.random.default_rng(3).random((15, 5)) + np.array([0, 0.1, 0.3, 0.5, 0.6])
+    scores = pd.DataFrame(drawn, columns=list("abcde"))
+    found, p = friedman(scores, higher_is_better=True), other.posthoc_nemenyi_friedman(scores)
+    decided = {
+        (a, b): abs(found.ranks[a] - found.ranks[b]) > found.critical_difference
+        for a in scores
+        for b in scores
+        if a < b
+    }
+    assert set(decided.values()) == {True, False}
+    for (a, b), differ in decided.items():
+        assert (p.loc[a, b] < 0.05) == differ, (a, b)
+
+
 def test_the_same_order_everywhere() -> None:
     found = friedman(pd.DataFrame([[1, 2, 3]] * 5, columns=list("abc")), higher_is_better=True)
     assert found.ranks == {"a": 3.0, "b": 2.0, "c": 1.0}
