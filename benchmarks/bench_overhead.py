@@ -43,7 +43,7 @@ class Timed:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=2, help="so that a trial takes about 1 s")
+    parser.add_argument("--epochs", type=int, default=4, help="so that a trial takes about 1 s")
     parser.add_argument("--protocol", default="clean")
     args = parser.parse_args()
     trainer = {"epochs": args.epochs, "patience": args.epochs}

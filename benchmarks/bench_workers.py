@@ -1,6 +1,6 @@
 """Throughput of two workers against one, over trials of real training; start-up is shown apart.
 
-python benchmarks/bench_workers.py [--trials 60] [--epochs 4]
+python benchmarks/bench_workers.py [--trials 60] [--epochs 9]
 
 One worker and two take turns, each time over a part of the trials. In between, two plain processes that only count are put
 against one: what these gain is what the machine had to give at that time, whatever else ran on it.
@@ -48,7 +48,7 @@ class Measured:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--epochs", type=int, default=4, help="so that a trial takes 2 s or more")
+    parser.add_argument("--epochs", type=int, default=9, help="so that a trial takes 2 s or more")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     planned = [Planned(job, job.trial()) for job in jobs(args.trials, args.epochs)]

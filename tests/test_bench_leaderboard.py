@@ -62,7 +62,7 @@ def test_the_head_says_how_to_run_it_again(store: Store, tmp_path: Path) -> None
     text = page(store, tmp_path, date="2026-01-02", budget=150, suite_text="about: all\n```\nx\n")
     for said in (
         "- Command: `kintsugi bench full -o runs`", "- Commit: `c0ffee`", "- Versions: torch 2.6", "- Date: 2026-01-02",
-        "- Machine: Abacus 9, Linux, 2 cores, 1 threads a trial", "- Seeds: 0, 1, 2, 3, 4", "- Trials: 15 done",
+        "- Machine: Abacus 9, Linux, 2 cores, 1 thread a trial", "- Seeds: 0, 1, 2, 3, 4", "- Trials: 15 done",
         "- Budget: 150 minutes on two cores", "Student's t over training seeds", "````yaml\nabout: all\n```\nx\n````",
     ):  # fmt: skip
         assert said in text

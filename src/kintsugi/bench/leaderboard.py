@@ -114,7 +114,8 @@ def _machine(records: Iterable[Record]) -> str:
         if about and not record.trial.versions.get("origin"):
             words = [f"{about[key]}" for key in ("processor", "accelerator", "system") if about.get(key)]
             if about.get("cores"):
-                words.append(f"{about['cores']} cores, {about.get('threads', '?')} threads a trial")
+                threads = about.get("threads", "?")
+                words.append(f"{about['cores']} cores, {threads} thread{'s' * (threads != 1)} a trial")
             found[", ".join(words)] = None
     return "; ".join(sorted(found))
 
