@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from kintsugi.bench.job import Planned
-    from kintsugi.bench.running import Event, Executor, Limits, Tally, Watch
-    from kintsugi.bench.store import Store
-    from kintsugi.bench.suite import Suite
-    from kintsugi.bench.tracking import Tracker
+from kintsugi.commands import bench_run as parts
 
 Runs = Annotated[Path, typer.Argument(help="Folder of a store.", show_default=False)]
 
@@ -103,25 +94,25 @@ def run(
     from kintsugi.bench.store import Store
     from kintsugi.bench.suite import load_suite
 
-    asked = load_suite(suite, _settings(set_ or []))
-    console = _console()
+    asked = load_suite(suite, parts.settings_of(set_ or []))
+    console = parts.plain_console()
     planned = asked.planned()
     used = min(os.cpu_count() or 1, max(1, len(planned))) if workers is None else workers
     if dry_run:
-        _show_plan(console, asked, planned, out, max(1, used))
+        parts.show_plan(console, asked, planned, out, max(1, used))
         return
-    executor = _executor(used, ray, asked.limits, workers is not None)
-    with Store.open(out) as store, _tracked(track or []) as trackers:
-        _remember(store, asked, max(1, used))
+    executor = parts.executor_of(used, ray, asked.limits, workers is not None)
+    with Store.open(out) as store, parts.tracked(track or []) as trackers:
+        parts.keep_note(store, asked, max(1, used))
         began = time.monotonic()
-        with _interruptible(store, planned), _Shown(len(planned)) as shown:
-            ledger = Ledger(store, planned, _all([shown, *trackers]), retry, trackers)
+        with parts.interruptible(store, planned), parts.Shown(len(planned)) as shown:
+            ledger = Ledger(store, planned, parts.told_to_all([shown, *trackers]), retry, trackers)
             shown.start(ledger.total, ledger.tally.before)
             with ledger:
                 executor.run(ledger)
-        _tell(console, ledger.tally, planned, out, time.monotonic() - began)
+        parts.tell(console, ledger.tally, planned, out, time.monotonic() - began)
         if report and ledger.tally.before + ledger.tally.done:
-            _report(console, store, out / "report.html")
+            parts.report_at_end(console, store, out / "report.html")
     raise typer.Exit(1 if ledger.tally.failed else 0)
 
 
@@ -138,7 +129,7 @@ def list_() -> None:
     for name in list_suites():
         asked = load_suite(name, check=False)
         table.add_row(f"[bold]{name}[/bold]", asked.about + (f" ({asked.budget:g} min)" if asked.budget else ""))
-    _console().print(table)
+    parts.plain_console().print(table)
 
 
 @app.command()
@@ -146,7 +137,7 @@ def status(runs: Runs) -> None:
     """How many trials are done, running, failed, and why these failed."""
     from kintsugi.bench.store import Store
 
-    console = _console()
+    console = parts.plain_console()
     with Store.open(runs, create=False) as store:
         counts = store.counts()
         console.print(
@@ -170,7 +161,9 @@ def export(
 
     with Store.open(runs, create=False) as store:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _console().print(f"{store.export(file, timing)}: {len(store.table(timing=False))} results", markup=False)
+        parts.plain_console().print(
+            f"{store.export(file, timing)}: {len(store.table(timing=False))} results", markup=False
+        )
 
 
 @app.command()
@@ -187,7 +180,7 @@ def add(
 
     with Store.open(out) as store:
         trial = add_outside(store, result)
-    _console().print(f"added: {trial}, from {trial.versions.get('origin', '')}", markup=False)
+    parts.plain_console().print(f"added: {trial}, from {trial.versions.get('origin', '')}", markup=False)
 
 
 @app.command()
@@ -208,7 +201,7 @@ def give(
         found = [r.trial.hash for r in store.records("done") if r.trial.hash.startswith(trial)]
         if len(found) != 1:
             raise ConfigError(f"{len(found)} done trials of {runs} begin with {trial!r}; give more of the hash")
-        _console().print(f"{give_out(store, found[0], out, by)}", markup=False)
+        parts.plain_console().print(f"{give_out(store, found[0], out, by)}", markup=False)
 
 
 @app.command()
@@ -222,7 +215,7 @@ def check(
     """Is every page, row and file of a store as it was written? Exit status 1 where it is not."""
     from kintsugi.bench.store import Store
 
-    console = _console()
+    console = parts.plain_console()
     if salvage is not None:
         saved = Store.salvage(runs, salvage)
         console.print(
@@ -258,221 +251,4 @@ def leaderboard(
             store, out, command=last.command, commit=last.commit, machine=None, suite_text=last.text,
             reference=last.reference, date=last.date, budget=last.budget,
         )  # fmt: skip
-    _console().print(str(page), markup=False)
-
-
-# parts of a run ----------------------------------------------------------------------------------------------------
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    from kintsugi.core.errors import ConfigError
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, word = (part.strip() for part in pair.partition("="))
-        if not sign or not name:
-            raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
-        try:
-            value = yaml.safe_load(word)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {pair}: {word!r} is not YAML") from error
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-                value = float(value)
-        found[name] = value
-    return found
-
-
-def _show_plan(console: Any, suite: Suite, planned: list[Planned], out: Path, workers: int) -> None:
-    from kintsugi.bench.store import Store
-
-    store = Store.open(out, create=False) if (out / "runs.sqlite").exists() else None
-    there = (
-        {p.trial.hash for p in planned} - {t.hash for t in store.missing(p.trial for p in planned)} if store else set()
-    )
-    for p in planned:
-        t = p.trial
-        said = (t.hash[:12], t.dataset, t.protocol.name, t.training, t.method, f"seed {t.seed}")
-        console.print(f"{'done' if t.hash in there else '    '}  {'  '.join(said)}", markup=False)
-    seconds = suite.estimate(store) / workers
-    allowed = f"; the suite allows {suite.budget:g} min on two cores" if suite.budget else ""
-    console.print(
-        f"{len(planned)} trials, {len(there)} of them done; about {_time(seconds)} for all with "
-        f"{workers} worker{'s' * (workers > 1)}{allowed}",
-        markup=False,
-    )
-    if store is not None:
-        store.close()
-
-
-def _executor(workers: int, ray: str | None, limits: Limits, asked: bool) -> Executor:
-    from kintsugi.bench.running import InProcess
-    from kintsugi.core.errors import ConfigError
-
-    if ray is not None:
-        from kintsugi.bench.on_ray import OnRay
-
-        return OnRay(ray, limits, workers if asked else None)
-    if workers:
-        from kintsugi.bench.processes import Processes
-
-        return Processes(workers, limits)
-    if limits.seconds is not None or limits.memory is not None:
-        raise ConfigError("this suite limits the seconds or memory of a trial, which needs --workers 1 or more")
-    return InProcess()
-
-
-@contextlib.contextmanager
-def _tracked(specs: list[str]) -> Iterator[list[Tracker]]:
-    """Trackers, closed at the end whatever happens, so that what they hold is written."""
-    if not specs:
-        yield []
-        return
-    from kintsugi.bench.tracking import get_tracker
-
-    with contextlib.ExitStack() as stack:
-        trackers = [get_tracker(spec) for spec in specs]
-        for tracker in trackers:
-            stack.callback(tracker.close)
-        yield trackers
-
-
-def _all(watchers: list[Any]) -> Watch:
-    def watch(event: Event, planned: Planned, text: str) -> None:
-        for watcher in watchers:
-            watcher.watch(event, planned, text)
-
-    return watch
-
-
-def _remember(store: Store, suite: Suite, workers: int) -> None:
-    import shlex
-
-    from kintsugi.bench.notes import Note, commit, now, remember
-
-    called = shlex.join(["kintsugi", *sys.argv[1:]])
-    remember(
-        store.folder, Note(called, suite.name, suite.text(), suite.reference, commit(), now(), suite.budget, workers)
-    )
-
-
-@contextlib.contextmanager
-def _interruptible(store: Store, planned: list[Planned]) -> Iterator[None]:
-    """Ctrl-C and a polite kill end a run alike, and say how to go on."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt as interrupted:
-        left = len(store.missing(p.trial for p in planned))
-        interrupted.add_note(
-            f"{len(planned) - left} of {len(planned)} trials are done; the same command goes on with the others"
-        )
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Shown:
-    """A bar with an estimate where the error stream is a terminal, else nothing; failures are always said."""
-
-    def __init__(self, total: int) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> _Shown:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), transient=True, expand=False,
-            )  # fmt: skip
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=None)
-        return self
-
-    def start(self, total: int, before: int) -> None:
-        """So many trials are to be run, so many had a result before."""
-        if self._bar is not None:
-            self._bar.reset(self._task, total=total, description=f"{before} done before" if before else "trials")
-
-    def watch(self, event: str, planned: Planned, text: str) -> None:
-        """For the ledger."""
-        if event == "failed":
-            self._say(f"failed: {planned.trial}: {text}")
-        if self._bar is None:
-            return
-        if event == "start":
-            self._bar.update(
-                self._task, description=f"{planned.trial.method} on {planned.trial.dataset}, seed {planned.trial.seed}"
-            )
-        else:
-            self._bar.update(self._task, advance=1)
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            typer.echo(line, err=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _tell(console: Any, tally: Tally, planned: list[Planned], out: Path, seconds: float) -> None:
-    said = [f"{tally.done} trials run in {_time(seconds)}"]
-    if tally.startup:
-        said.append(f"{tally.startup:.1f} s of it to start workers")
-    if tally.before:
-        said.append(f"{tally.before} had a result before")
-    if tally.elsewhere:
-        said.append(f"{tally.elsewhere} run by another process")
-    console.print("; ".join(said), markup=False)
-    if tally.failed:
-        console.print(
-            f"{len(tally.failed)} failed; kintsugi bench status {out} says why, --retry runs them again", markup=False
-        )
-
-
-def _report(console: Any, store: Store, path: Path) -> None:
-    from kintsugi.bench.notes import notes_of
-    from kintsugi.report import write_report
-
-    last = notes_of(store.folder)[-1]
-    try:
-        write_report(store, path, reference=last.reference, command=last.command, suite_text=last.text)
-    except ImportError as error:
-        typer.echo(f"no report: {error}", err=True)
-        return
-    console.print(f"Report: {path} (opens without a network)", markup=False)
-
-
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(soft_wrap=True, highlight=False)
+    parts.plain_console().print(str(page), markup=False)
