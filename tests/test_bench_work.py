@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from kintsugi.bench.beside import Beside
 from kintsugi.bench.job import Done, Job, Planned, Source, rows_of, whole
 from kintsugi.bench.running import InProcess, Ledger, run
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
+from kintsugi.data.datasets import DATASETS
 from kintsugi.evaluation import calibration, detection
 from kintsugi.evaluation.evaluator import predict_conditions
 from kintsugi.evaluation.protocols import get_protocol
@@ -84,6 +87,35 @@ def test_files_are_read_as_their_yaml_says(tmp_path: Path) -> None:
     assert set(done.results["dataset"]) == {"mine"}
     assert job.trial().dataset == "mine"
     assert job.trial().about["rows"] == 120
+
+
+def test_the_same_rows_divided_otherwise_are_another_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def divided(first: int) -> Any:
+        data = copy(whole(JOB.source))
+        data.source = copy(data.source)
+        data.source.split = dict(
+            zip(("train", "val", "test"), torch.arange(2000).split([first, 300, 1700 - first]), strict=True)
+        )
+        return data
+
+    monkeypatch.setitem(DATASETS._things, "divided", divided)
+    one, other = (replace(JOB, source=Source("divided", {"first": n}), protocol="clean").trial() for n in (1200, 1300))
+    assert one.fingerprint == other.fingerprint
+    assert one.hash != other.hash
+
+
+def test_where_a_file_lies_decides_nothing(tmp_path: Path) -> None:
+    hashes = set()
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        lines = [f"{n},{n},{'yes' if n % 2 else 'no'}" for n in range(60)]
+        (tmp_path / folder / "rows.csv").write_text("\n".join(["a,b,y", *lines]))
+        (tmp_path / folder / "c.yaml").write_text(
+            "modalities:\n  one: {kind: tabular, columns: [a]}\n  two: {kind: tabular, columns: [b]}\ntarget: y\n"
+        )
+        options = {"file": str(tmp_path / folder / "rows.csv"), "columns": str(tmp_path / folder / "c.yaml")}
+        hashes.add(replace(JOB, source=Source("", options, "mine"), protocol="clean").trial().hash)
+    assert len(hashes) == 1
 
 
 def test_costs_and_the_model_come_back_only_where_asked(tmp_path: Path) -> None:

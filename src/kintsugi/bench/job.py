@@ -77,13 +77,14 @@ class Job:
         from kintsugi.bench.sources import versions_of
         from kintsugi.evaluation.protocols import get_protocol
 
-        data, _, test = rows_of(self.source)
+        parts = rows_of(self.source)
+        test = parts[-1]
         protocol = get_protocol(self.protocol, test)
         decided = {
             "method": self.method,
             "params": self.params,
             "trainer": self.trainer,
-            "options": {k: v for k, v in self.source.options.items() if k not in ("file", "columns", "fsdd")},
+            "split": [part.fingerprint for part in parts],  # the same rows may be divided otherwise
             "metrics": list(self.metrics),
             "resamples": self.resamples,
         }
@@ -95,7 +96,7 @@ class Job:
             self.training,
             self.seed,
             protocol,
-            versions_of(self.method, data.schema, protocol, self.training),
+            versions_of(self.method, test.schema, protocol, self.training),
             facts(whole(self.source)),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
@@ -11,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, V
 from kintsugi.bench.job import COMPLETE
 from kintsugi.bench.suite_places import Located, Places
 from kintsugi.core.errors import nearest
+from kintsugi.core.yaml_lines import real
 
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 LARGEST_SEED = 2**62  # validation rows take the next one, and both have to fit 64 bits
@@ -134,7 +134,7 @@ def _explain(problem: Any, values: Any, places: Places) -> str:
     if problem["type"] == "extra_forbidden":
         kind = _PARTS[str(location[0])] if len(location) > 1 else SuiteFile
         what = f"unknown key{nearest(str(location[-1]), kind.model_fields)}"
-    return f"{places.said(*_real(values, location))}: {what}"
+    return f"{places.said(*real(values, location))}: {what}"
 
 
 def message(problem: Any) -> str:
@@ -144,15 +144,3 @@ def message(problem: Any) -> str:
     if isinstance(found, dict | list):
         return what if problem["type"] == "value_error" else f"a {type(found).__name__}: {what}"
     return f"{'nothing' if found is None else repr(found)}: {what}"
-
-
-def _real(values: Any, location: Sequence[Any]) -> list[Any]:
-    """The part of a location that is in the file."""
-    real = []
-    for part in location:
-        inside = part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
-        if not inside:
-            break
-        values = values[part]
-        real.append(part)
-    return real

@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def _costs(costs: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 # trackers -------------------------------------------------------------------------------------------------------------
-class _Runs:
+class _Runs(ABC):
     """A tracker that writes a run when its trial has ended."""
 
     def __init__(self) -> None:
@@ -157,11 +158,12 @@ class _Runs:
     def _since(self, planned: Planned, took: float) -> float:
         return self._began.pop(planned.trial.hash, time.time() - took)
 
+    @abstractmethod
     def write(self, told: _Told) -> None:
-        raise NotImplementedError(f"{type(self).__name__} does not say how a run is written")
+        """Write one run, whole."""
 
-    def close(self) -> None:
-        """Every run is closed when it is written."""
+    def close(self) -> None:  # noqa: B027 - nothing is left open: every run is closed when it is written
+        """Nothing to end."""
 
 
 class TensorBoard(_Runs):

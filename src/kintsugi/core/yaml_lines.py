@@ -97,3 +97,15 @@ def _child(node: Any, name: object) -> tuple[Any, Any] | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(name, int) and name < len(node.value):
         return node.value[name], node.value[name]
     return None
+
+
+def real(values: Any, location: Sequence[Any]) -> list[Any]:
+    """The part of a location that is in the file; behind it pydantic names the alternatives that it tried."""
+    found = []
+    for part in location:
+        inside = part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
+        if not inside:
+            break
+        values = values[part]
+        found.append(part)
+    return found

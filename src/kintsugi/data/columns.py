@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kintsugi.core.errors import ConfigError, KintsugiError, nearest
-from kintsugi.core.yaml_lines import document, line, read_text
+from kintsugi.core.yaml_lines import document, line, read_text, real
 from kintsugi.data.cells import Reader
 from kintsugi.data.readers import audio, image, series, tabular, text, vector
 
@@ -149,7 +149,7 @@ def _explain(place: Path, node: Any, values: Mapping[str, Any], error: Validatio
         where, kind = list(problem["loc"]), None
         if len(where) > 2 and where[0] == "modalities" and where[2] in _KINDS:
             kind = str(where.pop(2))  # pydantic names the kind that it chose
-        location = _real(values, where)
+        location = real(values, where)
         what, found = problem["msg"], problem["input"]
         if problem["type"] == "missing":
             location, what = where, "is lacking"
@@ -166,15 +166,3 @@ def _explain(place: Path, node: Any, values: Mapping[str, Any], error: Validatio
         key = f"{place}, line {line(node, location)}: {'.'.join(map(str, location))}: "
         said.setdefault(key, []).append(what)
     return "\n".join(key + ", or ".join(dict.fromkeys(whats)) for key, whats in said.items())
-
-
-def _real(values: Any, location: list[Any]) -> list[Any]:
-    """The part of a location that is in the file; behind it pydantic names the alternatives that it tried."""
-    real = []
-    for part in location:
-        inside = part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
-        if not inside:
-            break
-        values = values[part]
-        real.append(part)
-    return real

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kintsugi.bench.packing import replace_file
 from kintsugi.bench.store import Store
 from kintsugi.core.errors import ConfigError
 from kintsugi.report.appendix import MOST_FAILURES, appendix, commands, failures
@@ -52,7 +52,8 @@ def write_report(
         raise ConfigError(f"{target} is a folder; a report is one file, such as {target / 'report.html'}")
     template, plotly = _load()
     page = template.render(plotly=plotly, **_contents(read(store, metric, reference), title, command, suite_text))
-    _replace(target, page)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, page.encode())
     return target
 
 
@@ -181,17 +182,3 @@ def amount(value: float | None) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
-
-
-def _replace(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        fresh.chmod(0o644)
-        os.replace(fresh, target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
