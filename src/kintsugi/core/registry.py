@@ -22,19 +22,35 @@ class Registry(Generic[T]):
     def __init__(self, what: str, home: str) -> None:
         self.what, self.home = what, home
         self._things: dict[str, T] = {}
+        self._versions: dict[str, int] = {}
         self._walked = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorator. A second thing under the same name is an error, unless it is the same source imported again."""
+    def register(self, name: str, version: int = 1) -> Callable[[T], T]:
+        """Decorator. A second thing under the same name is an error, unless it is the same source imported again.
+
+        Args:
+            name: of the thing.
+            version: raised whenever its numbers change; results and saved models carry it.
+        """
 
         def add(thing: T) -> T:
             old = self._things.get(name)
             if old is not None and old is not thing and _source(old) != _source(thing):
                 raise ConfigError(f"{self.what} {name!r} is registered twice: {old!r} and {thing!r}")
             self._things[name] = thing
+            self._versions[name] = version
             return thing
 
         return add
+
+    def version(self, name: str) -> int:
+        """The version under which a thing is registered.
+
+        Raises:
+            UnknownName: no such thing.
+        """
+        self[name]
+        return self._versions[name]
 
     def _walk(self) -> None:
         if not self._walked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
@@ -56,6 +57,7 @@ class Task(ABC):
     """One head, one loss and one set of metrics, the same for every method."""
 
     key: ClassVar[str]
+    metric_versions: ClassVar[Mapping[str, int]] = MappingProxyType({})  # of metrics whose numbers changed; others: 1
 
     @abstractmethod
     def head(self, spec: StreamSpec) -> nn.Module:
