@@ -2,103 +2,32 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import kintsugi
+from kintsugi.testing.architecture import (
+    CHAIN,
+    ROOT,
+    described,
+    faults_of_method,
+    imports,
+    module_of,
+    too_much_for_a_method,
+    unsafe,
+    wrong_way,
+)  # fmt: skip
 
-ROOT = Path(kintsugi.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
-CHAIN = (
-    "core", "layers", "losses", "encoders", "tasks", "imperfect", "data", "training", "methods", "foreign",
-    "evaluation", "gallery", "estimator", "bench", "report", "commands", "cli",
-)  # fmt: skip
-RANK = {name: place for place, name in enumerate(CHAIN)}
-FACE = RANK["estimator"]  # estimator, contract, demo and whatever else stands on all the layers stand side by side
-TOP = RANK["cli"]
-
-
-def module_of(file: Path) -> str:
-    """The dotted name of a source file; a package is named by its folder."""
-    parts = ("kintsugi", *file.relative_to(ROOT).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def rank(module: str) -> int:
-    """Place in the chain; the root, which hands on what all the layers have, is a face of them."""
-    parts = module.split(".")
-    if len(parts) == 1:
-        return FACE
-    return TOP if parts[1] in ("cli", "__main__") else RANK.get(parts[1], FACE)
+METHOD_FILES = sorted(file for file in (ROOT / "methods").rglob("*.py") if not file.name.startswith("_"))
 
 
 # imports ------------------------------------------------------------------------------------------------------------
-def typing_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def walk(tree: ast.AST, typing: bool = False) -> Iterator[ast.AST]:
-    """Every node, in functions too; what stands under ``if TYPE_CHECKING`` only with ``typing``."""
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        if not typing and typing_only(child):
-            assert isinstance(child, ast.If)
-            for other in child.orelse:
-                yield from walk(other)
-        else:
-            yield from walk(child, typing)
-
-
-def imports(source: str, module: str, package: bool = False, typing: bool = False) -> list[tuple[int, str]]:
-    """Line and full name of everything of the library that the source imports, ``kintsugi`` alone for what is lazy."""
-    found: list[tuple[int, str]] = []
-    bare: set[str] = set()
-    for node in walk(ast.parse(source), typing):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "kintsugi":  # carries only its version until an attribute is asked for
-                    bare.add(alias.asname or alias.name)
-                else:
-                    found.append((node.lineno, alias.name))
-        elif isinstance(node, ast.ImportFrom):
-            start = node.module or ""
-            if node.level:
-                above = module.split(".")[: len(module.split(".")) - node.level + package]
-                start = ".".join([*above, *([node.module] if node.module else [])])
-            if start != "kintsugi":
-                found.append((node.lineno, start))
-                continue
-            for alias in node.names:
-                if alias.name != "__version__":
-                    lazy = not ((ROOT / alias.name).is_dir() or (ROOT / f"{alias.name}.py").exists())
-                    found.append((node.lineno, "kintsugi" if lazy else f"kintsugi.{alias.name}"))
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
-            first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                found.append((node.lineno, first.value))
-    for node in walk(ast.parse(source), typing):
-        reads = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bare
-        if isinstance(node, ast.Attribute) and reads and not node.attr.startswith("__"):
-            found.append((node.lineno, "kintsugi"))
-    return [(line, name) for line, name in found if name.split(".")[0] == "kintsugi"]
-
-
-def wrong_way(source: str, module: str, package: bool = False) -> list[str]:
-    """Imports that point up the chain."""
-    return [
-        f"{module}:{line} imports {name}"
-        for line, name in imports(source, module, package)
-        if rank(name) > rank(module)
-    ]
-
-
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_imports_point_down_the_chain(file: Path) -> None:
     assert wrong_way(file.read_text(), module_of(file), file.name == "__init__.py") == []
@@ -145,6 +74,53 @@ def test_an_import_down_the_chain_is_fine(source: str, module: str) -> None:
 def test_every_layer_that_the_chain_names_was_looked_at() -> None:
     seen = {module_of(file).split(".")[1] for file in FILES if file.parent != ROOT}
     assert set(CHAIN) - {"estimator", "cli"} <= seen
+
+
+@pytest.mark.parametrize("file", METHOD_FILES, ids=lambda file: file.stem)
+def test_a_method_imports_at_its_top_what_methods_are_made_of_and_no_more(file: Path) -> None:
+    assert too_much_for_a_method(file.read_text(), module_of(file)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from kintsugi.training.lab import Lab",
+        "from kintsugi.data.dataset import Dataset",
+        "import kintsugi.evaluation",
+        "from kintsugi import training",
+        "from ....training import lab",
+        "import kintsugi as kg\nTABLE = kg.Table",
+        "class A:\n    from kintsugi.data import splits",
+        "try:\n    import kintsugi.contract\nexcept ImportError:\n    raise",
+    ],
+)
+def test_a_method_that_imports_too_much_at_its_top_is_seen(source: str) -> None:
+    assert len(too_much_for_a_method(source, "kintsugi.methods.missing.generative.mmin")) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from kintsugi.core import Card, Model",
+        "from kintsugi.layers.mlp import mlp\nfrom kintsugi.losses.distance import mse",
+        "def check(lab):\n    from kintsugi.data.dataset import Dataset",
+        "if TYPE_CHECKING:\n    from kintsugi.training.lab import Lab",
+        "from kintsugi.methods.general.mean_fusion import MeanFusion",
+        "import torch\nfrom pandas import DataFrame",
+    ],
+)
+def test_a_method_may_import_what_methods_are_made_of(source: str) -> None:
+    assert too_much_for_a_method(source, "kintsugi.methods.missing.generative.mmin") == []
+
+
+def test_the_faults_of_a_method_are_those_of_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import pickle\nfrom kintsugi.evaluation import evaluate\n")
+    outside = faults_of_method(file, "kintsugi_plugin_mine")
+    assert [fault.split(";")[0] for fault in outside] == ["imports pickle", "the file has no docstring"]
+    inside = faults_of_method(file, "kintsugi.methods.general.mine")
+    assert inside[:2] == outside
+    assert [fault.split(" imports ")[0] for fault in inside[2:]] == ["kintsugi.methods.general.mine:2"] * 2
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "imperfect").rglob("*.py")), ids=lambda file: file.stem)
@@ -194,68 +170,6 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 
 # what must not be written -------------------------------------------------------------------------------------------
-UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-UNSAFE_CALLS = {
-    "torch.load", "torch.save", "torch.jit.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec",
-    "__import__", "os.system",
-}  # fmt: skip
-UNSAFE_METHODS = {"to_pickle", "read_pickle"}
-SEEDED = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64", "Philox", "RandomState"}
-GLOBAL_SEEDS = {"torch.manual_seed", "torch.random.manual_seed", "torch.seed", "torch.cuda.manual_seed"}
-UNSAFE_FLAGS = {("allow_pickle", True), ("weights_only", False), ("shell", True)}
-
-
-def aliases(tree: ast.AST) -> dict[str, str]:
-    """What each imported name stands for."""
-    found: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                top = alias.name.split(".")[0]
-                found[alias.asname or top] = alias.name if alias.asname else top
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def full_name(node: ast.expr, known: dict[str, str]) -> str:
-    first, _, rest = ast.unparse(node).partition(".")
-    first = known.get(first, first)
-    return f"{first}.{rest}" if rest else first
-
-
-def forked(tree: ast.AST) -> set[int]:
-    """Calls that stand inside ``with torch.random.fork_rng(...)``."""
-    inside: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item.context_expr) for item in node.items):
-            inside |= {id(child) for child in ast.walk(node) if isinstance(child, ast.Call)}
-    return inside
-
-
-def unsafe(source: str) -> list[str]:
-    """Pickles, code from data, and randomness that other code shares."""
-    tree = ast.parse(source)
-    known, inside, found = aliases(tree), forked(tree), []
-    found += [f"imports {name}" for name in known.values() if name.split(".")[0] in UNSAFE_MODULES]
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        name = full_name(node.func, known)
-        top, _, leaf = name.rpartition(".")
-        if name in UNSAFE_CALLS or leaf in UNSAFE_METHODS:
-            found.append(f"line {node.lineno}: {name}")
-        if (top == "numpy.random" and leaf not in SEEDED) or (top == "random" and leaf not in ("Random", "")):
-            found.append(f"line {node.lineno}: {name} draws from a global generator")
-        if name in GLOBAL_SEEDS and id(node) not in inside:
-            found.append(f"line {node.lineno}: {name} outside fork_rng")
-        for keyword in node.keywords:
-            value = keyword.value
-            if isinstance(value, ast.Constant) and (keyword.arg, value.value) in UNSAFE_FLAGS:
-                found.append(f"line {node.lineno}: {keyword.arg}={value.value}")
-    return found
-
-
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_no_pickle_and_no_global_randomness(file: Path) -> None:
     assert unsafe(file.read_text()) == []
@@ -304,9 +218,12 @@ def test_what_is_fine_is_not_mistaken(source: str) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_every_file_says_what_it_is(file: Path) -> None:
-    text = ast.get_docstring(ast.parse(file.read_text()))
-    assert text
-    assert len(text) > 10
+    assert described(file.read_text())
+
+
+@pytest.mark.parametrize("source", ["x = 1", "", '"""Short."""', "# A method of some kind."])
+def test_a_file_that_does_not_say_what_it_is_is_seen(source: str) -> None:
+    assert not described(source)
 
 
 def test_every_folder_with_code_is_a_package() -> None:

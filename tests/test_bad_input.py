@@ -361,37 +361,40 @@ def test_a_folder_that_is_damaged_of_another_version_or_a_pickle_is_not_loaded(f
         (tmp_path / "broken" / file).write_bytes(content)
         return tmp_path / "broken"
 
-    weights, said = (folder / store.WEIGHTS).read_bytes(), json.loads((folder / store.CONFIG).read_bytes())
+    said = json.loads((folder / store.CONFIG).read_bytes())
+    weights = (folder / said["weights"]).read_bytes()
     with pytest.raises(ModelFileError, match="is truncated or altered"):
-        kg.load(broken(store.WEIGHTS, weights[: len(weights) // 2]))
+        kg.load(broken(said["weights"], weights[: len(weights) // 2]))
     with pytest.raises(ModelFileError, match="is a pickle, not safetensors"):
-        kg.load(broken(store.WEIGHTS, pickle.dumps({"weights": 1})))
-    with pytest.raises(ModelFileError, match="has format 99; this version reads format 1"):
+        kg.load(broken(said["weights"], pickle.dumps({"weights": 1})))
+    with pytest.raises(ModelFileError, match="has format 99; this version reads formats 1 and 2"):
         kg.load(broken(store.CONFIG, json.dumps({**said, "format": 99}).encode()))
     with pytest.raises(ModelFileError, match="is damaged"):
         kg.load(broken(store.CONFIG, json.dumps(said).encode()[:-20]))
-    with pytest.raises(ModelFileError, match="holds a bare pipeline"):
+    with pytest.raises(ModelFileError, match="was altered: its digest differs"):
         kg.load(broken(store.CONFIG, json.dumps({**said, "extra": {}}).encode()))
+    store.save(kg.load(folder).pipeline_, tmp_path / "bare")
+    with pytest.raises(ModelFileError, match="holds a bare pipeline"):
+        kg.load(tmp_path / "bare")
     with pytest.raises(ModelFileError, match="does not exist"):
         kg.load(tmp_path / "nowhere")
     assert kg.load(folder).predict(rows(4)).shape == (4,)
 
 
-@pytest.mark.parametrize("file", [store.WEIGHTS, store.CONFIG])
+@pytest.mark.parametrize("beginning", ["model-", "model.json"])
 def test_a_disk_that_fills_up_costs_neither_the_old_model_nor_the_new_one(
-    file: str, model: kg.Classifier, folder: Path, monkeypatch: pytest.MonkeyPatch
+    beginning: str, model: kg.Classifier, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = classifier(seed=5).fit(rows(), rows())
-    write = store.write
+    real = store.replace_file
 
     def full(path: Path, content: bytes) -> None:
-        if path.name == file:
-            write(path, content[: len(content) // 2])
+        if path.name.startswith(beginning):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, content)
+        real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write", full)
+        patch.setattr(store, "replace_file", full)
         with pytest.raises(OSError, match="No space left on device"):
             new.save(folder)
     assert np.array_equal(kg.load(folder).predict_proba(rows()), model.predict_proba(rows()))

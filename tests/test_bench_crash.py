@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kintsugi.bench import Store, StoreError, Trial, packing
+from kintsugi.bench import Store, StoreError, Trial
 from kintsugi.bench import store as store_module
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.files import is_temporary
 from kintsugi.evaluation.protocols import Condition, Protocol
 
 PROTOCOL = Protocol("two", (Condition("clean", "clean", x=0.0), Condition("image", "subset", keep=("image",))))
@@ -134,12 +135,14 @@ def full_database(store: Store, _: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def full_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    write = Path.write_bytes
+
     def half(path: Path, content: bytes) -> None:
-        path.write_bytes(content[: len(content) // 2])
+        write(path, content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(packing, "write", half)
+        patched.setattr(Path, "write_bytes", half)
         yield
 
 
@@ -184,7 +187,7 @@ def test_an_export_to_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch
     with full_files(store, monkeypatch), pytest.raises(StoreError, match="the disk is full"):
         store.export(tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == before
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not [path for path in tmp_path.iterdir() if is_temporary(path.name)]
 
 
 # of another version, of something else ------------------------------------------------------------------------------

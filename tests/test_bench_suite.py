@@ -130,7 +130,7 @@ def test_what_is_named_goes_before_what_a_pattern_finds(suite: Any) -> None:
 @pytest.fixture
 def only_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     card = METHODS["mmin"].card
-    monkeypatch.setattr(METHODS["mmin"], "card", replace(card, tasks=frozenset({"regression"})))
+    monkeypatch.setattr(METHODS["mmin"], "card", replace(card, tasks=("regression",)))
 
 
 @pytest.mark.usefixtures("only_regression")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 import kintsugi as kg
 from kintsugi.cli import app
 from kintsugi.core.card import Card
+from kintsugi.core.files import replacing
 from kintsugi.core.methods import METHODS
 from kintsugi.data.columns import read_columns
 from kintsugi.data.datasets import DATASETS
@@ -44,7 +46,11 @@ modalities:
     columns: [age, ward]
 target: outcome
 """
-MEMBERS = ["model.json", "model.safetensors"]
+
+
+def members(model: Path) -> list[str]:
+    """Names of the files of a saved model."""
+    return sorted(["model.json", json.loads((model / "model.json").read_text())["weights"]])
 
 
 def table(folder: Path, count: int = 36, first: int = 0) -> pd.DataFrame:
@@ -160,7 +166,7 @@ def test_predicting_does_not_wait_for_what_only_training_needs(home: Path, model
 
 # there and back -----------------------------------------------------------------------------------------------------
 def test_a_table_is_trained_on_and_the_folder_holds_the_model_and_nothing_else(model: Path) -> None:
-    assert sorted(path.name for path in model.iterdir()) == MEMBERS
+    assert sorted(path.name for path in model.iterdir()) == members(model)
     loaded = kg.load(model)
     assert loaded.pipeline_.schema.names == ("scan", "note", "vitals")
     assert loaded.pipeline_.model.hyper["dim"] == 8
@@ -425,7 +431,8 @@ def few_columns(home: Path, folder: Path) -> Path:
 
 def test_a_damaged_model_is_refused(home: Path, model: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(model, tmp_path / "broken")
-    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:-9])
+    weights = broken / json.loads((broken / "model.json").read_text())["weights"]
+    weights.write_bytes(weights.read_bytes()[:-9])
     for command in ("predict", "evaluate"):
         assert "is truncated or altered" in refused(command, broken, home / "test.csv")
     (broken / "model.json").write_text("{")
@@ -543,7 +550,7 @@ def test_an_interrupted_training_goes_on_and_the_old_model_stays(
     monkeypatch.setattr(saved, "write_checkpoint", count)
     assert Told(*words).status == 0
     assert epochs == list(range(before.position.epoch + 1, 41))
-    assert sorted(path.name for path in out.iterdir()) == MEMBERS
+    assert sorted(path.name for path in out.iterdir()) == members(out)
     assert not np.array_equal(answers(out, home), answers(model, home))
 
 
@@ -567,9 +574,15 @@ def test_an_interruption_in_a_fresh_folder_and_a_kill_in_the_middle_of_a_write(
         told = refused(*words, status=130)
     assert told.startswith("stopped\nTraining was stopped; ")
     assert [path.name for path in out.iterdir()] == ["checkpoint"]
-    (out / "checkpoint" / ".checkpoint.4242").write_bytes(b"half of one")
+    child = os.fork()
+    if child == 0:
+        with replacing(out / "checkpoint" / "checkpoint.safetensors") as fresh:
+            fresh.write_bytes(b"half of one")
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list((out / "checkpoint").iterdir())) == 2
     assert Told(*words).status == 0
-    assert sorted(path.name for path in out.iterdir()) == MEMBERS
+    assert sorted(path.name for path in out.iterdir()) == members(out)
     assert kg.load(out).predict(home / "test.csv").shape == (18,)
 
 
@@ -588,7 +601,7 @@ def test_methods_are_shown_as_a_tree_and_one_as_its_card() -> None:
     card: Card = METHODS["mmin"].card
     for words in (
         f"{card.name} (mmin)",
-        card.paper,
+        card.premise,
         card.check,
         card.leaf,
         "blocks=5",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
-from kintsugi.core.encoder import UserEncoder
+from kintsugi.core.encoder import make_encoder, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.features import Features, Stream
 from kintsugi.core.model import Model
@@ -80,7 +80,8 @@ def encoders() -> dict[str, nn.Module]:
 
 
 def make(cls: type[Model] = Model, schema: Schema = SCHEMA) -> Model:
-    model = cls(schema, 8, encoders())
+    with own_encoders(encoders()):
+        model = cls(schema, 8)
     torch.manual_seed(1)
     nn.init.normal_(model.task_head.linear.weight)
     nn.init.normal_(model.prior)
@@ -229,9 +230,9 @@ class Joint(Model):
 
     encoding: ClassVar[Literal["separate", "joint"]] = "joint"
 
-    def __init__(self, schema: Schema, dim: int = 8, encoders: Any = None) -> None:
+    def __init__(self, schema: Schema, dim: int = 8) -> None:
         super().__init__(schema, dim)
-        self.each = nn.ModuleDict({m.name: UserEncoder(m, dim, encoders[m.name]) for m in schema.modalities})
+        self.each = nn.ModuleDict({m.name: make_encoder(m, dim) for m in schema.modalities})
 
     def encode(self, batch: Batch, encoders: Any = None) -> Features:
         separate = {name: self.encode_one(name, batch, self.each[name]) for name in self.schema.names}
@@ -652,7 +653,8 @@ def test_examples_leave_out_what_is_there() -> None:
 
 def test_one_modality_will_do() -> None:
     schema = Schema(SCHEMA.modalities[2:], SCHEMA.task)
-    model = Model(schema, 8, {"v": nn.Linear(4, 8)})
+    with own_encoders({"v": nn.Linear(4, 8)}):
+        model = Model(schema, 8)
     batch = Batch(
         ("v",),
         {"v": torch.randn(10, 4)},
@@ -693,7 +695,8 @@ def test_a_stream_may_be_a_map() -> None:
 
 def test_a_model_may_read_fewer_modalities_than_there_are() -> None:
     schema = Schema(SCHEMA.modalities[::2], SCHEMA.task)
-    model = Model(schema, 8, {name: m for name, m in encoders().items() if name != "note"})
+    with own_encoders(encoders()):
+        model = Model(schema, 8)
     rows = data()
     cached = predict_conditions(Pipeline(model), rows, MIXED)
     same(cached, predict_conditions(Pipeline(model), rows, MIXED, cache=False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,112 @@ def test_an_altered_mask_is_refused(name: str, part: str, tmp_path: Path) -> Non
     np.savez(path, **parts)
     with pytest.raises(DataError, match="altered"):
         Mask.load(path)
+
+
+def members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file of a mask says of itself, and its arrays."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    return json.loads(arrays.pop("facts").tobytes()), arrays
+
+
+def rewrite(path: Path, facts: Any, arrays: dict[str, Any]) -> None:
+    np.savez_compressed(path, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+
+
+@pytest.mark.parametrize("name", ["steps of one", "labels", "mcar"])
+def test_a_change_of_anything_that_a_mask_says_is_noticed(name: str, tmp_path: Path) -> None:
+    path = ALL[name](0.3).plan(make(61), 2).save(tmp_path / "mask.npz")
+    facts, arrays = members(path)
+    ways = [(key, inner) for key, value in facts.items() for inner in (value if isinstance(value, dict) else [None])]
+    assert {"unit", "asked", "realised", "mechanism", "rows", "hash", "shape", "digest"} <= {key for key, _ in ways}
+    for key, inner in ways:
+        changed = json.loads(json.dumps(facts))
+        place, last = (changed, key) if inner is None else (changed[key], inner)
+        match place[last]:
+            case int() | float():
+                place[last] += 1
+            case str():
+                place[last] = "step" if place[last] == "slot" else "slot" if key == "unit" else place[last] + "x"
+            case [first, second]:
+                place[last] = [first, second + 1]
+        assert changed != facts
+        rewrite(path, changed, arrays)
+        with pytest.raises(DataError, match=r"mask\.npz (was altered|is not a mask)"):
+            Mask.load(path)
+    rewrite(path, facts, {**arrays, "by_row": arrays["by_row"] * np.float32(0.5)})
+    with pytest.raises(DataError, match="was altered"):
+        Mask.load(path)
+    rewrite(path, facts, arrays)
+    Mask.load(path)
+
+
+def test_a_mask_of_version_0_1_0_is_read_and_its_bits_are_checked(tmp_path: Path) -> None:
+    mask = ALL["mcar"](0.3).plan(make(61), 2)
+    facts, arrays = members(mask.save(tmp_path / "mask.npz"))
+    del facts["digest"]
+    rewrite(tmp_path / "mask.npz", facts, arrays)
+    assert Mask.load(tmp_path / "mask.npz") == mask
+    rewrite(tmp_path / "mask.npz", facts, {**arrays, "bits": arrays["bits"] ^ 1})
+    with pytest.raises(DataError, match="its bits have hash"):
+        Mask.load(tmp_path / "mask.npz")
+
+
+def unlike(**more: Any) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
+    return lambda facts, arrays: facts.update(more)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (unlike(realised="<b>"), "realised is '<b>'"),
+        (unlike(realised=True), "realised is 'True'"),
+        (unlike(seed=1.5), "seed is '1.5'"),
+        (unlike(unit="page"), "unit is 'page'"),
+        (unlike(unit=["slot"]), "unit is"),
+        (unlike(asked={"m0": "half"}), "asked is"),
+        (unlike(realised_by_modality=[0.1]), "realised_by_modality is"),
+        (unlike(shape=[10**6, 10**6]), "unlike a mask of this shape"),
+        (unlike(shape=[-61, 6]), "shape is"),
+        (unlike(shape=[61]), "shape is"),
+        (unlike(steps={"m0": [60, 4]}), "steps is"),
+        (unlike(steps={"m0": [61, 4]}), "'step_0' is lacking"),
+        (unlike(note="more"), "facts are not those of a mask"),
+        (lambda facts, arrays: facts.pop("seed"), "facts are not those of a mask"),
+        (lambda facts, arrays: arrays.pop("by_row"), "'by_row' is lacking"),
+        (lambda facts, arrays: arrays.update(by_row=arrays["by_row"].astype(np.float64)), "by_row"),
+        (lambda facts, arrays: arrays.update(bits=arrays["bits"][:, None]), "bits.npy holds uint8"),
+        (lambda facts, arrays: arrays.update(labels=np.zeros(1 << 20, np.uint8)), "more than a mask of this shape"),
+        (lambda facts, arrays: arrays.update(pad=np.zeros(1 << 20, np.uint8)), "'pad' is lacking, or no member"),
+    ],
+)
+def test_a_mask_with_types_or_members_that_no_mask_has_is_refused(
+    change: Callable[[Any, Any], Any], problem: str, tmp_path: Path
+) -> None:
+    path = ALL["mcar"](0.3).plan(make(61), 2).save(tmp_path / "mask.npz")
+    facts, arrays = members(path)
+    change(facts, arrays)
+    rewrite(path, facts, arrays)
+    with pytest.raises(DataError, match=rf"mask\.npz is not a mask .*{re.escape(problem)}"):
+        Mask.load(path)
+
+
+def test_damage_to_any_byte_of_a_mask_is_said_of_its_file(tmp_path: Path) -> None:
+    mask = ALL["mcar"](0.3).plan(make(61), 2)
+    path = mask.save(tmp_path / "mask.npz")
+    content = path.read_bytes()
+    refused = 0
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        try:
+            back = Mask.load(path)
+        except DataError as error:
+            refused += str(path) in str(error)
+        else:  # a date, say
+            assert back == mask
+            assert back.mechanism == mask.mechanism
+            refused += 1
+    assert refused == len(content)
 
 
 @pytest.mark.parametrize("name", ALL)

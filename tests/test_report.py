@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.encoder import own_encoders
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Modality, Schema
@@ -243,7 +244,8 @@ def test_many_subsets_are_averaged_by_size(tmp_path: Path) -> None:
         torch.arange(20),
         torch.arange(20) % 2,
     )
-    wide = Pipeline(Model(schema, 2, {n: nn.Linear(2, 2) for n in schema.names}))
+    with own_encoders({n: nn.Linear(2, 2) for n in schema.names}):
+        wide = Pipeline(Model(schema, 2))
     results = evaluate(wide, Dataset(TensorSource(schema, batch)), "subsets", metrics=["accuracy"], resamples=5)
     content = results.to_html(tmp_path / "r.html").read_text()
     assert content.count('<th scope="row">any ') == 6

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pickle
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +28,7 @@ from kintsugi.core.card import Card
 from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError, ModelFileError, UnknownName
 from kintsugi.core.features import Features, Fused
+from kintsugi.core.files import digest
 from kintsugi.core.methods import METHODS, create, switched_off
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
@@ -70,21 +74,27 @@ def saved(tmp_path: Path) -> Path:
     return store.save(trained("mmin"), tmp_path / "model", {"note": "mine"})
 
 
+def weights_of(folder: Path) -> Path:
+    """The file of weights that ``model.json`` names."""
+    return folder / str(json.loads((folder / store.CONFIG).read_text())["weights"])
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change what ``model.json`` says."""
+    """Change what ``model.json`` says, and its digest, as someone would who knows the format."""
     config = json.loads((folder / store.CONFIG).read_text())
     change(config)
+    config["digest"] = digest({name: value for name, value in config.items() if name != "digest"})
     (folder / store.CONFIG).write_text(json.dumps(config))
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
     """Change the weights and everything that is said about them, as someone would who knows the format."""
-    weights = load_file(folder / store.WEIGHTS)
+    weights = load_file(weights_of(folder))
     change(weights)
-    save_file(weights, folder / store.WEIGHTS)
+    save_file(weights, weights_of(folder))
     kinds = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in weights.items()}
-    digest = hashlib.sha256((folder / store.WEIGHTS).read_bytes()).hexdigest()
-    edit(folder, lambda c: c.update(tensors=kinds, sha256=digest))
+    checksum = hashlib.sha256(weights_of(folder).read_bytes()).hexdigest()
+    edit(folder, lambda c: c.update(tensors=kinds, sha256=checksum))
 
 
 # there and back -----------------------------------------------------------------------------------------------------
@@ -97,7 +107,7 @@ def test_a_loaded_model_gives_the_same_answers_on_rows_with_holes(key: str, tmp_
     assert not loaded.training
     assert loaded.schema == pipeline.schema
     assert torch.equal(answers(loaded), answers(pipeline))
-    assert sorted(p.name for p in folder.iterdir()) == [store.CONFIG, store.WEIGHTS]
+    assert sorted(p.name for p in folder.iterdir()) == [weights_of(folder).name, store.CONFIG]
     for (path, one), (other_path, other) in zip(pipeline.named_parts(), loaded.named_parts(), strict=True):
         assert (path, type(one), one.clock, one.hyper) == (other_path, type(other), other.clock, other.hyper)
 
@@ -139,16 +149,15 @@ def test_a_copy_is_independent() -> None:
 
 # what is in the folder ----------------------------------------------------------------------------------------------
 def test_frozen_copies_that_inference_does_not_need_are_not_written(saved: Path) -> None:
-    names = load_file(saved / store.WEIGHTS).keys()
+    names = load_file(weights_of(saved)).keys()
     assert any(name.startswith("model.teacher.") for name in trained("mmin").state_dict())
     assert any(name.startswith("model.encoders.") for name in names)
     assert not any(name.startswith("model.teacher.") for name in names)
 
 
 CARD = Card(
-    key="kept", name="Kept", paper="None", venue="tests", leaf="general", faithful=("all",), simplified=(),
-    defaults_from="tests", check="none", imperfection=frozenset({"missing at test"}),
-    tasks=frozenset({"classification"}),
+    key="kept", name="Kept", leaf="general", faithful=("all",), check="none", imperfection=("missing at test",),
+    premise="none", confidence="high", tasks=("classification",),
 )  # fmt: skip
 
 
@@ -183,8 +192,7 @@ class Kept(Model):
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    METHODS["mean_fusion"]  # so that the registry has walked
-    monkeypatch.setitem(METHODS._things, "kept", Kept)
+    monkeypatch.setitem(METHODS._classes, "kept", Kept)
     return train(Pipeline(Kept(data().schema)))
 
 
@@ -251,22 +259,22 @@ def test_what_cannot_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
 # damaged, altered, hostile ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [0, 7, 100, -1], ids=["empty", "half a header", "cut early", "one byte short"])
 def test_truncated_weights_are_refused(saved: Path, size: int) -> None:
-    file = saved / store.WEIGHTS
+    file = weights_of(saved)
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(ModelFileError, match="truncated or altered"):
         store.load(saved)
 
 
 def test_one_altered_byte_of_the_weights_is_noticed(saved: Path) -> None:
-    content = bytearray((saved / store.WEIGHTS).read_bytes())
+    content = bytearray(weights_of(saved).read_bytes())
     content[-5] ^= 1
-    (saved / store.WEIGHTS).write_bytes(content)
+    weights_of(saved).write_bytes(content)
     with pytest.raises(ModelFileError, match="truncated or altered"):
         store.load(saved)
 
 
 def test_weights_that_are_no_safetensors_are_refused(saved: Path) -> None:
-    (saved / store.WEIGHTS).write_bytes(b"no tensors at all")
+    weights_of(saved).write_bytes(b"no tensors at all")
     edit(saved, lambda c: c.update(sha256=hashlib.sha256(b"no tensors at all").hexdigest()))
     with pytest.raises(ModelFileError, match="not a safetensors file"):
         store.load(saved)
@@ -317,18 +325,68 @@ def test_a_description_that_was_altered_is_refused(saved: Path, change: Callable
         store.load(saved)
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None])
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every number, text, truth, null and empty container of a JSON value stands."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not inside:
+        yield path
+    for key, each in list(inside):
+        yield from leaves(each, (*path, key))
+
+
+def altered(leaf: Any) -> Any:
+    """Another value of the same type."""
+    match leaf:
+        case bool():
+            return not leaf
+        case int() | float():
+            return leaf + 1
+        case str():
+            return leaf + "x"
+        case None:
+            return 0
+    return None
+
+
+def test_a_change_of_any_entry_of_the_description_is_noticed(tmp_path: Path) -> None:
+    folder = store.save(trained("ccm"), tmp_path / "model", {"scale": [0.5, None], "empty": {}})
+    text = (folder / store.CONFIG).read_text()
+    paths = list(leaves(json.loads(text)))
+    assert len(paths) > 100
+    for *way, last in paths:
+        config = json.loads(text)
+        place = config
+        for key in way:
+            place = place[key]
+        place[last] = altered(place[last])
+        (folder / store.CONFIG).write_text(json.dumps(config))
+        with pytest.raises(ModelFileError, match=r"model\.json (was altered|has format)"):
+            store.load(folder)
+    (folder / store.CONFIG).write_text(json.dumps(json.loads(text), sort_keys=True))  # the same in another order
+    store.load(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "model.safetensors", "/etc/passwd", 3, None, ["model"]])
+def test_weights_are_read_from_the_folder_and_by_their_own_name_alone(saved: Path, name: Any) -> None:
+    edit(saved, lambda c: c.update(weights=name))
+    with pytest.raises(ModelFileError, match="is no name of weights"):
+        store.load(saved)
+
+
+@pytest.mark.parametrize("number", [0, 3, "1", None, True, 1.0])
 def test_another_format_is_named(saved: Path, number: Any) -> None:
     edit(saved, lambda c: c.update(format=number))
-    with pytest.raises(ModelFileError, match=f"format {number!r}; this version reads format 1"):
+    with pytest.raises(ModelFileError, match=f"format {number!r}; this version reads formats 1 and 2"):
         store.load(saved)
 
 
 def test_a_folder_in_part_or_none_at_all_is_no_model(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="does not exist"):
         store.load(tmp_path / "nowhere")
-    (saved / store.WEIGHTS).unlink()
-    with pytest.raises(ModelFileError, match=r"holds no model\.safetensors"):
+    weights_of(saved).unlink()
+    with pytest.raises(
+        ModelFileError, match=r"holds no model-[0-9a-f]{16}\.safetensors; the folder was copied in part"
+    ):
         store.load(saved)
     (saved / store.CONFIG).unlink()
     with pytest.raises(ModelFileError, match=r"holds no model\.json"):
@@ -337,7 +395,7 @@ def test_a_folder_in_part_or_none_at_all_is_no_model(saved: Path, tmp_path: Path
 
 @pytest.mark.parametrize("start", [0x80, int.from_bytes(b"PK", "little")], ids=["pickle", "zip"])
 def test_a_header_whose_length_looks_like_a_pickle_is_none(saved: Path, start: int) -> None:
-    file = saved / store.WEIGHTS
+    file = weights_of(saved)
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
     padding = (start - length) % 2**16
@@ -363,12 +421,12 @@ class Bomb:
 def test_a_pickle_is_never_opened(saved: Path, tmp_path: Path, kind: str, checksum: bool) -> None:
     marker = tmp_path / "exploded"
     if kind == "pickle":
-        (saved / store.WEIGHTS).write_bytes(pickle.dumps(Bomb(marker)))
+        weights_of(saved).write_bytes(pickle.dumps(Bomb(marker)))
     else:
-        torch.save(Bomb(marker), saved / store.WEIGHTS)
+        torch.save(Bomb(marker), weights_of(saved))
     if checksum:
-        digest = hashlib.sha256((saved / store.WEIGHTS).read_bytes()).hexdigest()
-        edit(saved, lambda c: c.update(sha256=digest))
+        known = hashlib.sha256(weights_of(saved).read_bytes()).hexdigest()
+        edit(saved, lambda c: c.update(sha256=known))
     with pytest.raises(ModelFileError, match="is a pickle"):
         store.load(saved)
     assert not marker.exists()
@@ -425,7 +483,7 @@ def test_a_buffer_that_is_not_saved_cannot_be_set_by_a_file(tmp_path: Path) -> N
 
 
 def test_a_tensor_that_is_lacking_or_of_another_size_is_refused(saved: Path) -> None:
-    full = load_file(saved / store.WEIGHTS)
+    full = load_file(weights_of(saved))
     edit_weights(saved, lambda w: w.pop("model.task_head.linear.bias"))
     with pytest.raises(ModelFileError, match=r"lacks model\.task_head\.linear\.bias"):
         store.load(saved)
@@ -435,21 +493,20 @@ def test_a_tensor_that_is_lacking_or_of_another_size_is_refused(saved: Path) -> 
 
 
 # writing ------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("file", [store.WEIGHTS, store.CONFIG])
+@pytest.mark.parametrize("beginning", ["model-", "model.json"])
 def test_a_full_disk_leaves_the_old_model_and_no_litter(
-    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = store.save(trained("mmin"), tmp_path / "model")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    write = store.write
+    real = store.replace_file
 
     def full(path: Path, content: bytes) -> None:
-        if path.name == file:
-            write(path, content[: len(content) // 2])
+        if path.name.startswith(beginning):
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, content)
+        real(path, content)
 
-    monkeypatch.setattr(store, "write", full)
+    monkeypatch.setattr(store, "replace_file", full)
     with pytest.raises(OSError, match="No space left"):
         store.save(trained("ccm"), folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
@@ -460,23 +517,152 @@ def test_a_full_disk_leaves_the_old_model_and_no_litter(
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_failure_in_the_swap_puts_the_old_model_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+STEPS = (
+    (os, ("replace", "fsync", "open", "close", "chmod", "unlink", "mkdir", "listdir")),
+    (Path, ("write_bytes", "unlink", "mkdir")),
+)
+
+
+def killed_at(step: int, work: Callable[[], Any]) -> bool:
+    """Does the work in a fork that is killed before its ``step``-th call of the system; True: it was, False: it got through."""
+    child = os.fork()
+    if child == 0:
+        count = itertools.count(1)
+
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                if next(count) == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **options)
+
+            return call
+
+        for owner, names in STEPS:
+            for name in names:
+                setattr(owner, name, counted(getattr(owner, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("old", ["none", "format 1", "format 2"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_kill_before_any_step_of_a_save_leaves_the_old_model_or_the_new_one(old: str, tmp_path: Path) -> None:
+    first, second = trained("mmin"), trained("mean_fusion")
+    outcomes = []
+    for step in range(1, 200):
+        folder = tmp_path / str(step) / "model"
+        folder.parent.mkdir()
+        if old != "none":
+            store.save(first, folder)
+            (folder / "notes.txt").write_text("mine")
+        if old == "format 1":
+            as_format_1(folder)
+        killed = killed_at(step, lambda to=folder: store.save(second, to))  # type: ignore[misc]
+        if old == "none" and not (folder / store.CONFIG).exists():
+            outcomes.append("none")
+        else:
+            outcomes.append(type(store.load(folder)[0].model).__name__)
+        assert outcomes[-1] in ("MeanFusion", "none" if old == "none" else "MMIN")
+        store.save(second, folder)
+        assert torch.equal(answers(store.load(folder)[0]), answers(second))
+        left = {path.name for path in folder.iterdir()}
+        assert left == {store.CONFIG, weights_of(folder).name} | ({"notes.txt"} if old != "none" else set())
+        assert [path.name for path in folder.parent.iterdir()] == ["model"]
+        if not killed:
+            break
+    assert not killed, "it was never let through"
+    assert len(outcomes) > 8
+    turn = outcomes.index("MeanFusion")
+    assert 4 < turn < len(outcomes) - 1, "it was not killed both before and after the move"
+    assert set(outcomes[turn:]) == {"MeanFusion"}
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_two_save_to_one_folder_while_a_third_reads_it(tmp_path: Path) -> None:
     folder = store.save(trained("mmin"), tmp_path / "model")
-    (folder / "checkpoint.safetensors").write_bytes(b"precious")
-    rename, done = os.rename, []
+    end = time.monotonic() + 2
 
-    def stubborn(source: Any, target: Any) -> None:
-        if Path(target) == folder and not done:
-            done.append(1)
-            raise OSError(errno.EIO, "Input/output error")
-        rename(source, target)
+    def repeat(work: Callable[[], Any]) -> int:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                while time.monotonic() < end:
+                    work()
+                status = 0
+            finally:
+                os._exit(status)
+        return child
 
-    monkeypatch.setattr(os, "rename", stubborn)
-    with pytest.raises(OSError, match="Input/output"):
-        store.save(trained("ccm"), folder)
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
-    assert (folder / "checkpoint.safetensors").read_bytes() == b"precious"
-    assert torch.equal(answers(store.load(folder)[0]), answers(trained("mmin")))
+    children = [
+        repeat(lambda: store.save(trained("mmin"), folder)),
+        repeat(lambda: store.save(trained("mean_fusion"), folder)),
+        repeat(lambda: store.load(folder)),
+    ]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    store.load(folder)
+    assert {path.name for path in folder.iterdir()} == {store.CONFIG, weights_of(folder).name}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_reader_whose_weights_were_superseded_reads_the_description_again(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, stale = store._config, []
+
+    def slow(source: Path) -> dict[str, Any]:
+        config = read(source)
+        if not stale:
+            stale.append(config["weights"])
+            store.save(trained("mean_fusion"), source)
+        return config
+
+    monkeypatch.setattr(store, "_config", slow)
+    loaded, _ = store.load(saved)
+    assert not (saved / stale[0]).exists()
+    assert torch.equal(answers(loaded), answers(trained("mean_fusion")))
+
+
+def as_format_1(folder: Path) -> None:
+    """The folder as version 0.1.0 wrote it: weights of a fixed name, no digest."""
+    weights = weights_of(folder)
+    config = json.loads((folder / store.CONFIG).read_text())
+    del config["weights"], config["digest"]
+    (folder / store.CONFIG).write_text(json.dumps(config | {"format": 1}, indent=1))
+    weights.rename(folder / "model.safetensors")
+
+
+def test_a_model_of_format_1_is_read_and_saved_over(saved: Path) -> None:
+    as_format_1(saved)
+    assert torch.equal(answers(store.load(saved)[0]), answers(trained("mmin")))
+    content = (saved / "model.safetensors").read_bytes()
+    (saved / "model.safetensors").write_bytes(content[:-1])
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is truncated or altered"):
+        store.load(saved)
+    store.save(trained("ccm"), saved)
+    assert {path.name for path in saved.iterdir()} == {store.CONFIG, weights_of(saved).name}
+    assert torch.equal(answers(store.load(saved)[0]), answers(trained("ccm")))
+
+
+def test_weights_are_kept_where_a_damaged_description_does_not_say_whose_they_are(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weights_of(saved)
+    (saved / store.CONFIG).write_text("{")
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "replace_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.save(trained("ccm"), saved)
+    assert weights.exists()
+    store.save(trained("ccm"), saved)
+    assert not weights.exists()
 
 
 def test_saving_over_a_model_replaces_it_and_keeps_what_else_lives_there(tmp_path: Path) -> None:

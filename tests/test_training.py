@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import itertools
 import json
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Splits
+from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
 from kintsugi.core.features import Features, Fused
 from kintsugi.core.methods import METHODS, create
@@ -87,8 +89,8 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
 class Spy(Model):
     """Notes every batch that it is trained on."""
 
-    def __init__(self, schema: Schema, *stages: Stage, encoders: Any = None) -> None:
-        super().__init__(schema, DIM, encoders)
+    def __init__(self, schema: Schema, *stages: Stage) -> None:
+        super().__init__(schema, DIM)
         self.plan, self.log = stages or (Stage("train"),), []
 
     plan: tuple[Stage, ...]
@@ -256,7 +258,8 @@ def test_a_loss_that_reaches_nothing_that_moves_is_refused() -> None:
 def test_a_frozen_normaliser_keeps_its_statistics() -> None:
     own = nn.Sequential(nn.Linear(5, DIM), nn.BatchNorm1d(DIM), nn.Dropout(0.5))
     data = splits()
-    model = Spy(data.train.schema, Stage("head", train=("task_head.*",)), Stage("all"), encoders={"m0": own})
+    with own_encoders({"m0": own}):
+        model = Spy(data.train.schema, Stage("head", train=("task_head.*",)), Stage("all"))
     seen: dict[str, tuple[bool, Tensor]] = {}
     norm = model.encoders["m0"].module[1]  # type: ignore[union-attr,index]
 
@@ -1058,15 +1061,87 @@ def test_a_damaged_checkpoint_is_refused(stopped: Path, damage: Callable[[bytes,
     assert differing(undisturbed("mmin")[0], weights(pipeline)) == []
 
 
+def _facts(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Header of the file, what it says beside the tensors, and the tensors."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return header, json.loads(header["__metadata__"]["kintsugi"]), content[8 + size :]
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not inside:
+        yield path
+    for key, each in list(inside):
+        yield from _leaves(each, (*path, key))
+
+
+def _rewritten(path: Path, facts: Any) -> None:
+    header, _, tensors = _facts(path)
+    header["__metadata__"]["kintsugi"] = json.dumps(facts)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
+
+
+def test_a_change_of_anything_that_a_checkpoint_says_is_noticed(stopped: Path) -> None:
+    path = stopped / "checkpoint.safetensors"
+    facts = _facts(path)[1]
+    ways = list(_leaves(facts))
+    assert {way[0] for way in ways} == {"position", "groups", "clocks", "digest"}
+    assert ("groups", 0, "betas", 1) in ways
+    for *way, last in ways:
+        place = changed = copy.deepcopy(facts)
+        for key in way:
+            place = place[key]
+        match place[last]:
+            case bool():
+                place[last] = not place[last]
+            case int() | float():
+                place[last] += 1
+            case str():
+                place[last] += "x"
+            case _:
+                place[last] = 0
+        _rewritten(path, changed)
+        with pytest.raises(ModelFileError, match=r"checkpoint\.safetensors is damaged.*its digest differs"):
+            saved.find(stopped)
+    _rewritten(path, facts)
+    assert saved.find(stopped) is not None
+
+
+def test_a_tensor_of_a_checkpoint_under_another_name_or_of_another_type_is_noticed(stopped: Path) -> None:
+    path = stopped / "checkpoint.safetensors"
+    content = path.read_bytes()
+    old = next(name for name in saved.Checkpoint(path).tensors if name.startswith("pipeline.0."))
+    path.write_bytes(content.replace(old.encode(), old[:-1].encode() + b"~"))
+    with pytest.raises(ModelFileError, match="digest differs"):
+        saved.find(stopped)
+    path.write_bytes(content.replace(b'"F32"', b'"I32"', 1))
+    with pytest.raises(ModelFileError, match="digest differs"):
+        saved.find(stopped)
+
+
+def test_a_checkpoint_of_version_0_1_0_is_refused_with_the_version_that_can_finish_it(stopped: Path) -> None:
+    path = stopped / "checkpoint.safetensors"
+    facts = _facts(path)[1]
+    del facts["digest"]
+    _rewritten(path, {**facts, "sum": 1})
+    with pytest.raises(ModelFileError, match=r"written by kintsugi 0\.1\.0.*or delete it to train from the start"):
+        stoppable(stopped).fit(made("mmin"), splits(0.3))
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (stopped / "checkpoint.safetensors").read_bytes()
 
+    write = Path.write_bytes
+
     def full(path: Path, content: bytes) -> None:
-        path.write_bytes(content[:100])
+        write(path, content[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(saved, "write", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
             stoppable(stopped).fit(made("mmin"), splits(0.3))
     assert [p.name for p in stopped.iterdir()] == ["checkpoint.safetensors"]

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kintsugi.core.card import Card
-from kintsugi.core.features import Features, Fused
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.schema import Schema
-from kintsugi.training.lab import Lab
+from kintsugi.core import Card, Features, Fused, Lab, Model, Schema, ablation_of, check_of, register
 
 
 @register(
     Card(
         key="max_fusion",
         name="Maximum fusion",
-        paper="an example for authors of methods; element-wise maximum as a way to join features",
-        venue="this guide",
         leaf="general",
+        imperfection=("missing at test", "missing in training"),
         faithful=("one encoder a modality", "the element-wise maximum over present modalities", "one head on it"),
-        simplified=(),
-        defaults_from="this library",
         check="with one modality present the fused vector is that modality's pooled feature, negative numbers too",
-        imperfection=frozenset({"missing at test", "missing in training"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        premise="each modality shows some sign of the target strongly, and which one it is differs from row to row",
+        confidence="high",
+        cite="mean_fusion",
         modalities=(1, None),
     )
 )
@@ -40,12 +29,8 @@ class MaxFusion(Model):
         gain: factor of the maximum before the head.
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]]
-
-    def __init__(
-        self, schema: Schema, dim: int = 32, gain: float = 1.0, encoders: Mapping[str, nn.Module] | None = None
-    ) -> None:
-        super().__init__(schema, dim, encoders)
+    def __init__(self, schema: Schema, dim: int = 32, gain: float = 1.0) -> None:
+        super().__init__(schema, dim)
         self.gain = gain
 
     def fuse(self, features: Features) -> Fused:
@@ -57,17 +42,8 @@ class MaxFusion(Model):
         """What may win, ``[B, M, D]``: absent modalities never do."""
         return pooled.masked_fill(~present[..., None], -torch.inf)
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        model = lab.pipeline().model.eval()
-        features = model.encode(lab.batch())
-        for i, name in enumerate(lab.schema.names):
-            alone = torch.tensor([m == name for m in lab.schema.names])
-            fused = model.fuse(features.where(alone)).pooled()
-            assert torch.equal(fused, features.pooled()[:, i]), f"absent modalities change the maximum of {name}"
 
-
+@ablation_of(MaxFusion)
 class ZerosCompete(MaxFusion):
     """Off: absent modalities take part with zeros, so that no negative number survives them."""
 
@@ -75,4 +51,12 @@ class ZerosCompete(MaxFusion):
         return pooled
 
 
-MaxFusion.off = ZerosCompete
+@check_of(MaxFusion)
+def absent_modalities_never_win(lab: Lab) -> None:
+    """See the card's ``check``."""
+    model = lab.pipeline().model.eval()
+    features = model.encode(lab.batch())
+    for column, name in enumerate(lab.schema.names):
+        alone = torch.tensor([m == name for m in lab.schema.names])
+        fused = model.fuse(features.where(alone)).pooled()
+        assert torch.equal(fused, features.pooled()[:, column]), f"absent modalities change the maximum of {name}"

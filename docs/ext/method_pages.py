@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,33 +13,18 @@ from docstrings import explained
 from rst import bullets, escape, heading, remove_others, table, write_if_changed
 
 from kintsugi.core.card import LEAVES, Card
+from kintsugi.core.citations import citation
 from kintsugi.core.methods import METHODS, arguments
+from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.stage import Stage
 from kintsugi.training.lab import Lab
 
-LEAF_NAMES = {
-    "general": "General: one architecture for whatever is there",
-    "missing": "Missing modalities",
-    "missing/generative": "Generative: imagine what is missing",
-    "missing/alignment": "Alignment: bring modalities to one space",
-    "missing/co_learning": "Co-learning: learn to learn with holes",
-    "missing/distillation": "Distillation: a teacher that saw more",
-    "missing/modular": "Modular: parts that come and go",
-    "missing/selective_fusion": "Selective fusion: choose what to join",
-    "missing/attention": "Attention: weigh what is there",
-    "missing/prompt": "Prompt: tell a frozen model what is missing",
-    "missing/hybrid": "Hybrid: several of these",
-    "corrupted": "Corrupted modalities",
-    "corrupted/denoising": "Denoising: mend the input",
-    "corrupted/recovery": "Recovery: replace what is bad",
-    "corrupted/detection": "Detection: find what is bad",
-    "corrupted/noise_aware": "Noise-aware: model the noise",
-    "corrupted/confidence": "Confidence: know how sure each modality is",
-    "corrupted/robust_fusion": "Robust fusion: join so that no one modality decides",
-    "corrupted/augmentation": "Augmentation: train on damage",
-    "corrupted/adversarial": "Adversarial: train against an attacker",
-}
+
+def leaf_title(leaf: str) -> str:
+    """The title of a leaf or branch, as the first line of its package says it."""
+    package = importlib.import_module("kintsugi.methods." + leaf.replace("/", "."))
+    return (package.__doc__ or "").partition("\n")[0]
 
 
 def write_method_pages(folder: Path) -> list[Path]:
@@ -60,6 +47,8 @@ def method_page(key: str) -> str:
         table(("", ""), _facts(card, cls), (24, 76))
         .replace("   :header-rows: 1\n", "")
         .replace("   * -\n     -\n", "", 1),
+        heading("When it helps", "-"),
+        escape(card.premise[0].upper() + card.premise[1:]) + ".\n",
         heading("What is faithful to the paper", "-"),
         bullets(map(escape, card.faithful)),
         heading("What is simplified", "-"),
@@ -67,6 +56,8 @@ def method_page(key: str) -> str:
         heading("What its test asserts", "-"),
         escape(card.check[0].upper() + card.check[1:]) + ".\n",
         "The same test is seen to fail with the mechanism off: " + _off(cls) + "\n",
+        heading("Cite", "-"),
+        ".. code-block:: bibtex\n\n" + textwrap.indent(citation(card.key).bibtex, "   ") + "\n",
         heading("Arguments", "-"),
         _arguments(key, cls),
         heading("Stages of training", "-"),
@@ -82,7 +73,7 @@ def _first_paragraph(thing: Any) -> str:
 def _facts(card: Card, cls: type[Part]) -> Iterator[tuple[str, str]]:
     least, most = card.modalities
     yield "Key", f"``{card.key}``"
-    yield "Paper", f"{escape(card.paper)}, {escape(card.venue)}"
+    yield "Paper", escape(citation(card.key).text)
     yield "Leaf", f"``{card.leaf}``"
     yield "Built to survive", escape(", ".join(sorted(card.imperfection)))
     yield "Tasks", ", ".join(sorted(card.tasks))
@@ -91,9 +82,12 @@ def _facts(card: Card, cls: type[Part]) -> Iterator[tuple[str, str]]:
     yield "Cost", card.cost
     yield "Reads training rows in use", "yes: the saved folder holds them" if card.reference else "no"
     yield "May see what was hidden", "yes" if card.sees_hidden else "no"
+    yield (
+        "Mechanism known",
+        {"high": "from the paper or its code", "medium": "in parts", "low": "from a title"}[card.confidence],
+    )
+    yield "Version", str(card.version)
     yield "Defaults from", escape(card.defaults_from)
-    if card.entry != "method":
-        yield "Entry", card.entry
     yield "Class", f":py:class:`{cls.__module__}.{cls.__qualname__}`"
 
 
@@ -110,10 +104,12 @@ def _arguments(key: str, cls: type[Part]) -> str:
         return "None.\n"
     call = ", ".join([repr(key), *(f"{name}={value!r}" for name, value in given.items())])
     meanings = {"dim": "width of every token.", **explained(cls, given)}
-    if "encoders" in inspect.signature(cls.__init__).parameters:
-        note = "``encoders={modality: module}`` takes modules of your own.\n"
-    else:
-        note = "It takes no encoders of your own.\n"
+    joint = issubclass(cls, Model) and cls.encoding == "joint"
+    note = (
+        "It takes no encoders of your own.\n"
+        if joint
+        else "``encoders={modality: module}`` takes modules of your own.\n"
+    )
     rows = [(f"``{name}``", f"``{value!r}``", escape(meanings.get(name, "")) or "–") for name, value in given.items()]
     summary = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
     code = f".. code-block:: python\n\n   kg.Classifier({call})\n"
@@ -162,17 +158,18 @@ def index_page() -> str:
     )
     for branch in dict.fromkeys(leaf.partition("/")[0] for leaf in LEAVES):
         leaves = [leaf for leaf in LEAVES if leaf.partition("/")[0] == branch]
-        out.append(f"- **{LEAF_NAMES[branch]}**")
+        out.append(f"- **{leaf_title(branch)}**")
         out.append("")
         for leaf in leaves:
             here = [card for card in cards if card.leaf == leaf]
             indent = "  "
             if leaf != branch:
-                name, _, what = LEAF_NAMES[leaf].partition(": ")
+                name, _, what = leaf_title(leaf).partition(": ")
                 out += [f"  - {name}: {what}" + ("" if here else " *(no method yet)*"), ""]
                 indent = "    "
             out += [
-                f"{indent}- :doc:`{card.name} <{card.key}>` (``{card.key}``, {escape(card.venue)})" for card in here
+                f"{indent}- :doc:`{card.name} <{card.key}>` (``{card.key}``, {escape(citation(card.key).short)})"
+                for card in here
             ]
             out += [""] * bool(here)
     out.append(heading("At a glance", "-"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import warnings
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from kintsugi import __version__
 from kintsugi.commands import bench, stores
+from kintsugi.commands.plugins import Plugins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,21 @@ app = typer.Typer(
 Data = Annotated[
     str, typer.Argument(help="A Parquet or CSV file, or the name of a built-in data set.", show_default=False)
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kintsugi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What every command has; the text of --help is that of ``app``."""
 
 
 def main() -> None:
@@ -172,7 +188,6 @@ def train(
         device=_device(device), checkpoint=out / "checkpoint",
     )  # fmt: skip
     model.fit(rows, held)
-    _sweep(out / "checkpoint")
     model.save(out)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{rows!r}")
@@ -188,24 +203,19 @@ def train(
 def _check_folder(out: Path) -> None:
     """Said before training, not after it, when the model could not be saved."""
     from kintsugi.core.errors import ConfigError
+    from kintsugi.core.files import is_temporary
+    from kintsugi.core.store import strangers
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; a saved model is a folder")
-    if out.exists() and not (out / "model.json").exists():
-        inside = [found for found in out.iterdir() if found != out / "checkpoint"]
-        others = [found.name for found in (*inside, *(out / "checkpoint").glob("*")) if "checkpoint." not in found.name]
-        if others:
-            raise ConfigError(
-                f"{out} is not empty and holds no saved model ({', '.join(sorted(others)[:3])}); choose another folder"
-            )
-
-
-def _sweep(folder: Path) -> None:
-    """What a kill in the middle of a write left there would keep the model from being saved."""
-    for left in folder.glob(".checkpoint.*"):
-        left.unlink()
-    with contextlib.suppress(OSError):  # not there, or not empty
-        folder.rmdir()
+    inside = set(strangers(out))
+    if inside == {"checkpoint"} and (out / "checkpoint").is_dir():
+        names = (path.name for path in (out / "checkpoint").iterdir())
+        inside = {name for name in names if name != "checkpoint.safetensors" and not is_temporary(name)}
+    if inside:
+        raise ConfigError(
+            f"{out} is not empty and holds no saved model ({', '.join(sorted(inside)[:3])}); choose another folder"
+        )
 
 
 def _device(device: str) -> str:
@@ -268,14 +278,17 @@ def predict(
 
 
 def _write(frame: pd.DataFrame, out: Path | None) -> None:
+    from kintsugi.core.files import replacing
+
     if out is None:
         typer.echo(frame.to_csv(index=False), nl=False)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix.lower() == ".parquet":
-        frame.to_parquet(out)
-    else:
-        frame.to_csv(out, index=False)
+    with replacing(out) as fresh:
+        if out.suffix.lower() == ".parquet":
+            frame.to_parquet(fresh)
+        else:
+            frame.to_csv(fresh, index=False)
 
 
 @app.command()
@@ -342,6 +355,7 @@ app.command()(stores.compare)
 def methods(
     pattern: Annotated[str, typer.Argument(help="A key (shows its card), or a glob over keys and leaves.")] = "*",
     task: Annotated[str | None, typer.Option(help="Only methods that solve this task.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """The taxonomy as a tree; with a single key, the card of that method.
 
@@ -356,13 +370,30 @@ def methods(
     from rich.console import Console
 
     from kintsugi.commands.listings import method_card, method_tree
-    from kintsugi.core.methods import METHODS
+    from kintsugi.core.catalogue import METHODS
 
-    console = Console()
-    if pattern in METHODS:
-        method_card(console, pattern)
+    if METHODS.current(pattern) in METHODS:
+        from rich.console import Console
+
+        method_card(Console(), METHODS.current(pattern))
     else:
-        method_tree(console, pattern, task)
+        method_tree(pattern, task)
+
+
+@app.command()
+def cite(
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Methods.", show_default=False)],
+    plugins: Plugins = None,
+) -> None:
+    """BibTeX entries of the papers of methods, ready for a file of references.
+
+    Examples:
+
+    - `kintsugi cite mmin smil >> references.bib`
+    """
+    from kintsugi.core.citations import citation
+
+    typer.echo("\n\n".join(dict.fromkeys(citation(key).bibtex for key in keys)))
 
 
 @app.command()

@@ -89,6 +89,7 @@ def run(
 
     from kintsugi.core.errors import ConfigError
     from kintsugi.core.methods import METHODS as KNOWN
+    from kintsugi.core.store import strangers
 
     methods = tuple(dict.fromkeys(methods))
     if not methods:
@@ -96,7 +97,7 @@ def run(
     for method in methods:
         KNOWN[method]  # an unknown name is said before anything is trained
     final = out / "model"
-    if final.exists() and not (final / "model.json").exists() and (not final.is_dir() or any(final.iterdir())):
+    if final.exists() and (not final.is_dir() or strangers(final)):
         raise ConfigError(f"{final} is there and is no saved model; choose another folder with --out")
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
@@ -205,6 +206,7 @@ def _show_predict(out: Path, model: Path, console: Any) -> int:
     """A few test rows with holes in a file of their own, and the command line on them."""
     import pandas as pd
 
+    from kintsugi.core.files import replacing
     from kintsugi.data.builtin import FILES
 
     rows = pd.read_parquet(FILES / "avdigits.parquet")
@@ -214,7 +216,8 @@ def _show_predict(out: Path, model: Path, console: Any) -> int:
     rows.loc[4, ["speech", "clue"]] = None
     rows.loc[5, ["image", "speech", "clue"]] = None
     file = out / "rows.parquet"
-    rows[["image", "speech", "clue", "digit"]].to_parquet(file)
+    with replacing(file) as fresh:
+        rows[["image", "speech", "clue", "digit"]].to_parquet(fresh)
     shown = out / "predictions.csv"
     console.print(f"\n$ kintsugi predict {model} {file} -o {shown}", markup=False, soft_wrap=True)
     called = subprocess.run(

@@ -7,11 +7,11 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kintsugi.bench.packing import replace_file
 from kintsugi.bench.rows import read_rows, read_trials
 from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.trial import canonical
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def result_table(db: sqlite3.Connection, timing: bool) -> pd.DataFrame:
         said = {
             "dataset": trial.dataset, "method": trial.method, "seed": trial.seed, "training": trial.training,
             "parameters": canonical(trial.parameters, "parameters"), "protocol": trial.protocol.name,
-            "fingerprint": trial.fingerprint, "trial": h, "origin": trial.versions.get("origin", ""),
+            "fingerprint": trial.fingerprint, "trial": h, "origin": trial.origin,
             "trial_seconds": seconds, "started": started,
         }  # fmt: skip
         lines += [said | row._asdict() for row in read_rows(db, h)]

@@ -74,20 +74,26 @@ class Job:
         Raises:
             UnknownName, ConfigError, DataError: of the data set, the protocol or the method.
         """
-        from kintsugi.bench.sources import versions_of
+        from kintsugi.bench.components import given_masks, trial_versions
+        from kintsugi.bench.parameters import resolved_params, resolved_trainer
+        from kintsugi.core.methods import METHODS
         from kintsugi.evaluation.protocols import get_protocol
 
         parts = rows_of(self.source)
         test = parts[-1]
         protocol = get_protocol(self.protocol, test)
-        decided = {
-            "method": self.method,
-            "params": self.params,
-            "trainer": self.trainer,
+        key = METHODS.card(self.method).key
+        trainer, metrics = resolved_trainer(self), list(self.metrics) or list(test.schema.task.metrics())
+        decided: dict[str, Any] = {
+            "method": key,
+            "params": resolved_params(key, self.params),
+            "trainer": trainer,
             "split": [part.fingerprint for part in parts],  # the same rows may be divided otherwise
-            "metrics": list(self.metrics),
+            "metrics": metrics,
             "resamples": self.resamples,
         }
+        if masks := given_masks(self.training, protocol):
+            decided["masks"] = masks
         return Trial(
             self.label,
             decided,
@@ -96,7 +102,9 @@ class Job:
             self.training,
             self.seed,
             protocol,
-            versions_of(self.method, test.schema, protocol, self.training),
+            trial_versions(
+                key, self.params, parts[0].schema, self.training, protocol, metrics, chosen=bool(trainer["select"])
+            ),
             facts(whole(self.source)),
         )
 

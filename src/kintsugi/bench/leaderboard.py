@@ -13,15 +13,14 @@ from kintsugi.bench.figures import figures_of, names_of
 from kintsugi.bench.figures_reference import bounded_units
 from kintsugi.bench.figures_seeds import latest, of_metric, seed_scores
 from kintsugi.bench.leaderboard_tables import Board, code, joined, legend
-from kintsugi.bench.packing import replace_file
+from kintsugi.bench.made_with import SOURCES, made_with_of
 from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.versus import ranks
 from kintsugi.bench.versus_notes import last_line
+from kintsugi.core.files import replace_file
 
 if TYPE_CHECKING:
     from kintsugi.bench.store import Record, Store
-
-UNNAMED = ("sources", "origin")  # versions that say nothing to a reader
 
 
 def write_leaderboard(
@@ -111,7 +110,7 @@ def _machine(records: Iterable[Record]) -> str:
     found: dict[str, None] = {}
     for record in records:
         about = record.facts.get("machine") or {}
-        if about and not record.trial.versions.get("origin"):
+        if about and not record.trial.origin:
             words = [f"{about[key]}" for key in ("processor", "accelerator", "system") if about.get(key)]
             if about.get("cores"):
                 threads = about.get("threads", "?")
@@ -123,8 +122,8 @@ def _machine(records: Iterable[Record]) -> str:
 def _versions(records: Iterable[Record]) -> str:
     found: dict[str, set[str]] = {}
     for record in records:
-        for name, version in {} if record.trial.versions.get("origin") else record.trial.versions.items():
-            if name not in UNNAMED:
+        for name, version in {} if record.trial.origin else made_with_of(record).items():
+            if name != SOURCES:
                 found.setdefault(name, set()).add(version)
     return ", ".join(f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items()))
 

@@ -14,12 +14,13 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from kintsugi.bench.job import Done, Job, Planned
+from kintsugi.bench.made_with import FACT, made_with, packages
 from kintsugi.bench.processes import ONE_THREAD, PERFORM, held
 from kintsugi.bench.running import Ledger, Limits
 from kintsugi.bench.schema_sql import StoreError
@@ -340,11 +341,14 @@ def _handlers_kept() -> Iterator[None]:
 
 # on a node ------------------------------------------------------------------------------------------------------------
 def home() -> str:
-    """JSON of the machine and of the installation that this process runs on; where both are the same, so is what it runs."""
+    """JSON of the machine and of the installation that this process runs on; where both are the same, so is what it runs.
+
+    The last entry is :func:`~kintsugi.bench.made_with.packages`.
+    """
     import kintsugi
 
     said = json.loads(this_process())
-    return json.dumps([said["host"], said["boot"], said["space"], sys.prefix, kintsugi.__file__])
+    return json.dumps([said["host"], said["boot"], said["space"], sys.prefix, kintsugi.__file__, packages()])
 
 
 def steps(planned: Planned, perform: str, memory: int | None = None, asked_from: str = "") -> Iterator[Step]:
@@ -363,11 +367,14 @@ def steps(planned: Planned, perform: str, memory: int | None = None, asked_from:
 
         torch.set_num_threads(1)
         yield "started", platform.node()
-        if asked_from != home():
-            _refuse_another(planned)
+        elsewhere = asked_from != home()
+        if elsewhere:
+            _refuse_another(planned, json.loads(asked_from)[-1] if asked_from else packages())
         done = function(planned.job) if memory is None else _within(memory, function, planned.job)
         if not isinstance(done, Done):
             raise TypeError(f"the function of the trials returned {type(done).__name__}, not {Done.__name__}")
+        if elsewhere and planned.trial.registered:
+            done.facts[FACT] = made_with(planned.trial.registered)
     except _Over as over:
         yield "over", str(over)
         time.sleep(LEAVE_SECONDS)
@@ -383,24 +390,23 @@ def at_once(planned: Planned, perform: str, memory: None = None, asked_from: str
     return list(steps(planned, perform, memory, asked_from))[-1]
 
 
-def _refuse_another(planned: Planned) -> None:
+def _refuse_another(planned: Planned, asked_with: Mapping[str, str]) -> None:
     here, there = planned.job.trial(), planned.trial
-    if here.hash == there.hash:
-        return
-    found = [
-        f"{what} {given!r} there, {own!r} here"
-        for what, given, own in (
-            ("fingerprint of the data", there.fingerprint, here.fingerprint),
-            ("protocol", there.protocol.name, here.protocol.name),
-            *((f"version of {k}", there.versions.get(k), here.versions.get(k))
-              for k in sorted({*there.versions, *here.versions})),
-        )
-        if given != own
+    own_packages = packages()
+    pairs = [
+        ("fingerprint of the data", there.fingerprint, here.fingerprint),
+        ("protocol", there.protocol.name, here.protocol.name),
+        *((f"version of {k}", there.versions.get(k), here.versions.get(k))
+          for k in sorted({*there.versions, *here.versions})),
+        *((k, asked_with.get(k), own_packages.get(k)) for k in sorted({*asked_with, *own_packages})),
     ]  # fmt: skip
-    raise ConfigError(
-        f"on node {platform.node()} this job is another trial: {'; '.join(found[:5]) or 'its protocol differs'}. "
-        "Install the same versions and the same data on every node"
-    )
+    differing = [f"{what} {other!r} there, {own!r} here" for what, other, own in pairs if other != own]
+    if here.hash != there.hash or differing:
+        said = "; ".join(differing[:5]) or "its protocol or a default differs"
+        raise ConfigError(
+            f"on node {platform.node()} this job is another trial: {said}. Install the same versions and the same data on "
+            "every node"
+        )
 
 
 class _Over(Exception):

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kintsugi.bench.packing import replace_file
+from kintsugi.bench.made_with import FACT
 from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.store import Record, Store
 from kintsugi.bench.trial import Trial
 from kintsugi.core.errors import ConfigError, DataError, UnknownName, nearest
+from kintsugi.core.files import replace_file
 from kintsugi.evaluation.protocols import Protocol
 from kintsugi.evaluation.results import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMATS: Final = (1, FORMAT)  # 1: versions are those of packages, as text; there is no made_with
 UNKNOWN = "unknown"
 ORIGIN = "origin"  # the version that marks a trial, and the column of an export
 FEWEST = 8  # digits of a hash by which a trial can be asked for
@@ -89,7 +91,7 @@ class OneResult(_Strict):
 class Outside(_Strict):
     """A file; every field is explained in the documentation, under "Results of others"."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     origin: Origin
     dataset: Text
     fingerprint: Text
@@ -99,7 +101,8 @@ class Outside(_Strict):
     seed: int
     protocol: OneProtocol | list[OneCondition]
     results: Annotated[list[OneResult], Field(min_length=1)]
-    versions: dict[str, str] = {}
+    versions: dict[str, str | int] = {}
+    made_with: dict[str, str] = {}
 
     def trial(self) -> Trial:
         """What was run; ``versions`` say by whom."""
@@ -143,7 +146,10 @@ def add_outside(store: Store, file: Path) -> Trial:
         trial = given.trial()
     except ConfigError as error:
         raise DataError(f"{file}: {str(error).removeprefix('trial.')}") from error
-    store.finish(trial, _table(given, trial), None, {ORIGIN: given.origin.model_dump()})
+    facts: dict[str, Any] = {ORIGIN: given.origin.model_dump()}
+    if given.made_with:
+        facts[FACT] = given.made_with
+    store.finish(trial, _table(given, trial), None, facts)
     return trial
 
 
@@ -166,8 +172,8 @@ def give_out(store: Store, hash: str, file: Path, by: str) -> Path:
         raise ConfigError("a result needs the name of who ran it; give by='...'")
     record = _find(store, hash)
     trial = record.trial
-    if ORIGIN in trial.versions:
-        raise ConfigError(f"{trial} was run by {trial.versions[ORIGIN]!r}; hand on the file that came from there")
+    if trial.origin:
+        raise ConfigError(f"{trial} was run by {trial.origin!r}; hand on the file that came from there")
     table = store.table(timing=False)
     made = Outside(
         format=FORMAT,
@@ -183,6 +189,7 @@ def give_out(store: Store, hash: str, file: Path, by: str) -> Path:
             OneResult.model_validate(_line(row)) for row in table[table["trial"] == trial.hash].to_dict("records")
         ],
         versions=dict(trial.versions),
+        made_with=dict(record.facts.get(FACT, {})),
     )
     content = json.dumps(made.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
@@ -245,8 +252,9 @@ def _read(file: Path) -> Outside:
         raise DataError(f"{file}: nested too deeply") from error
     if not isinstance(values, dict):
         raise DataError(f"{file}: expected an object with the fields {', '.join(Outside.model_fields)}")
-    if values.get("format", FORMAT) != FORMAT:
-        raise DataError(f"{file}: format is {values['format']!r}; this version of kintsugi reads {FORMAT}")
+    if values.get("format", FORMAT) not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise DataError(f"{file}: format is {values['format']!r}; this version of kintsugi reads {known}")
     try:
         return Outside.model_validate(values)
     except ValidationError as error:

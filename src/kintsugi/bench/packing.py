@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 
 from kintsugi.bench.trial import Trial
 from kintsugi.core.errors import DataError
-from kintsugi.core.store import write
+from kintsugi.core.files import replace_file
 from kintsugi.evaluation.results import COLUMNS, KEY
 
 if TYPE_CHECKING:
@@ -176,20 +175,3 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             return {name: archive[str(place)] for place, name in enumerate(names)}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); the outcomes of this trial are lost") from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside the file and swap, so that there is never half of it; also after a power failure."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    try:
-        write(fresh, content)
-        os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

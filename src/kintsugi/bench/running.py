@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from kintsugi.bench.components import refuse_newer
 from kintsugi.bench.job import Done, Planned
-from kintsugi.bench.packing import replace_file
+from kintsugi.bench.made_with import FACT, made_with
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.bench.store import Store
+from kintsugi.core.files import replace_file
 
 BEAT_SECONDS = 30.0
 Event = Literal["start", "done", "failed", "elsewhere"]
@@ -63,6 +65,9 @@ class Ledger:
         watch: is told of each.
         retry: run those again that failed.
         trackers: told of each result; see :mod:`kintsugi.bench.tracking`.
+
+    Raises:
+        StoreError: the store has trials of things that are newer than here, or not here.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Ledger:
     ) -> None:
         self.store, self.watch, self.trackers = store, watch or (lambda *_: None), trackers
         self.tally = Tally()
+        refuse_newer(store)
         store.add(p.trial for p in planned)
         missing = {t.hash for t in store.missing(p.trial for p in planned)}
         failed = store.failures()
@@ -122,6 +128,9 @@ class Ledger:
         Raises:
             StoreError: it is not the one that the store has, or the disk is full.
         """
+        registered = planned.trial.registered
+        if registered and FACT not in done.facts:  # a node with an installation of its own says it itself
+            done.facts[FACT] = made_with(registered)
         with self._lock:
             folder = self.store.trial_folder(planned.trial)
             for name, content in done.files.items():

@@ -1,4 +1,4 @@
-"""What decides numbers besides data and parameters: versions of packages, and the sources that a trial runs through."""
+"""A digest of the sources that a trial runs through: a fact of its result, no part of what it is."""
 
 from __future__ import annotations
 
@@ -6,55 +6,18 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import platform
-import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from kintsugi.core.schema import Schema
-from kintsugi.evaluation.protocols import Protocol
-
-PACKAGES = ("torch", "torchmetrics", "numpy")
 ALWAYS = ("kintsugi.bench.work", "kintsugi.bench.beside")
 # Pictures, progress and the naming of trials change no number. Costs are measured anew each time, and are no result.
 SILENT = (
     "kintsugi", "kintsugi.evaluation.report", "kintsugi.evaluation.pictures", "kintsugi.evaluation.examples",
-    "kintsugi.evaluation.costs", "kintsugi.training.progress", "kintsugi.bench.sources",
-    "kintsugi.bench.trial",
+    "kintsugi.evaluation.costs", "kintsugi.training.progress", "kintsugi.bench.sources", "kintsugi.bench.made_with",
+    "kintsugi.bench.components", "kintsugi.bench.parameters", "kintsugi.bench.trial",
 )  # fmt: skip
-
-
-def versions_of(method: str, schema: Schema, protocol: Protocol, training: str) -> dict[str, str]:
-    """Versions of Python and of the packages that compute, and ``sources``, a digest of what a trial imports.
-
-    Counted are the method, the encoders of the schema's kinds, the operators and mechanisms that protocol and training
-    condition name, training and evaluation, each with all modules of the library that it imports, also inside functions.
-    Comments, layout and docstrings do not count.
-    """
-    return {name: version(name) for name in PACKAGES} | {
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        "sources": sources_digest(_roots(method, schema, protocol, training)),
-    }
-
-
-def _roots(method: str, schema: Schema, protocol: Protocol, training: str) -> frozenset[str]:
-    from kintsugi.core.encoder import ENCODERS
-    from kintsugi.core.methods import METHODS
-    from kintsugi.imperfect import MECHANISMS, OPERATORS
-
-    said = " ".join([training, *(" ".join([c.missing or "", *c.corruptions]) for c in protocol.conditions)])
-    words = set(re.findall(r"[A-Za-z_]\w*", said))
-    things = [
-        METHODS[method],
-        METHODS["mean_fusion"],  # the host of methods that are no model themselves
-        *(ENCODERS[m.kind] for m in schema.modalities),
-        *(OPERATORS[word] for word in words if word in OPERATORS),
-        *(MECHANISMS[word] for word in words if word in MECHANISMS),
-    ]
-    return frozenset((*ALWAYS, *(str(thing.__module__) for thing in things)))
 
 
 @cache
@@ -90,7 +53,7 @@ def _imports(module: str) -> tuple[str, ...]:
         return ()
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     names: list[str] = []
-    for node in _executed(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _import_nodes(file):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -110,11 +73,17 @@ def _home(package: str, name: str) -> str:
         return f"{package}.{name}"
     file = _file(package)
     if file is not None and file.name == "__init__.py":
-        for node in _executed(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in _import_nodes(file):
             given = node.names if isinstance(node, ast.ImportFrom) and not node.level else ()
             if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in given):
                 return _home(str(node.module), name)
     return package
+
+
+@cache  # what a package hands on is looked up for each module that imports from it
+def _import_nodes(file: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return tuple(node for node in _executed(tree) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
@@ -138,11 +107,14 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _content(module: str) -> str:
+    """Digest of a module's source."""
     file = _file(module)
     if file is not None:
-        return _bare(file.read_text(encoding="utf-8"))
-    loaded = importlib.import_module(module) if importlib.util.find_spec(module) else None
-    return _inspected(loaded) if loaded is not None else module
+        text = _bare(file.read_text(encoding="utf-8"))
+    else:
+        loaded = importlib.import_module(module) if importlib.util.find_spec(module) else None
+        text = _inspected(loaded) if loaded is not None else module
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _inspected(module: ModuleType) -> str:

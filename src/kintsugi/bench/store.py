@@ -308,6 +308,13 @@ class Store:
         """State -> number of trials."""
         return dict(Counter(state for (state,) in self._db.execute("SELECT state FROM trials")))
 
+    def versions(self) -> list[dict[str, Any]]:
+        """Every set of versions that trials of this store name, whatever their state."""
+        texts = self._db.execute(
+            "SELECT DISTINCT v.text FROM trials t JOIN texts v ON v.id = t.versions ORDER BY v.text"
+        )
+        return [json.loads(text) for (text,) in texts]
+
     def failures(self) -> dict[str, str]:
         """Hash -> traceback of each failed trial."""
         return dict(self._db.execute("SELECT hash, traceback FROM trials WHERE state = 'failed' ORDER BY hash"))

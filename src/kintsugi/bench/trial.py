@@ -1,4 +1,4 @@
-"""One trial: a method, with its parameters, on a data set; its hash covers everything that decides the result."""
+"""One trial: a method, with its parameters, on a data set; its hash covers everything that is meant to decide the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Trial:
         training: what is done to the training rows, such as ``mcar(0.5)``.
         seed: of the training, within 64 bits.
         protocol: what the trained model is put through.
-        versions: package -> version, of whatever changes numbers.
+        versions: of everything registered that it uses, such as ``method mmin`` -> 1; see
+            :func:`kintsugi.bench.components.trial_versions`. Trials of version 0.1.0 have versions of packages and a digest
+            of sources instead, as text; those that were run elsewhere have ``origin``, who ran them.
         about: facts of the data set (see :func:`facts`), with which a store says what changed; not in the hash, since
             the fingerprint is.
 
@@ -42,7 +44,7 @@ class Trial:
     training: str
     seed: int
     protocol: Protocol
-    versions: Mapping[str, str]
+    versions: Mapping[str, str | int]
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +70,16 @@ class Trial:
             versions=self.versions,
         )
 
+    @property
+    def origin(self) -> str:
+        """Who ran it elsewhere; "" for a trial of one's own."""
+        return str(self.versions.get("origin", ""))
+
+    @property
+    def registered(self) -> dict[str, int]:
+        """Versions of what is registered, by name; empty for trials of version 0.1.0 and for most of others."""
+        return {name: version for name, version in self.versions.items() if isinstance(version, int)}
+
     def __str__(self) -> str:
         return f"{self.method} on {self.dataset}, training {self.training}, seed {self.seed} ({self.hash[:12]})"
 
@@ -81,7 +93,7 @@ def trial_hash(
     training: str,
     seed: int,
     protocol: Protocol,
-    versions: Mapping[str, str],
+    versions: Mapping[str, str | int],
 ) -> str:
     """SHA-256 of everything that decides a result, as JSON with sorted keys: 64 hexadecimal digits.
 

@@ -11,7 +11,16 @@ import pandas as pd
 
 from kintsugi.bench.differences import FEWEST_SEEDS, Difference, Sample, over_rows, paired, welch
 from kintsugi.bench.figures_seeds import UNIT, latest, of_metric, seed_scores
-from kintsugi.bench.versus_notes import Unit, failures_of, parameters_that_differ, units_of, versions_that_differ
+from kintsugi.bench.versus_notes import (
+    Unit,
+    failures_of,
+    made_with_that_differs,
+    parameters_that_differ,
+    said_made_with,
+    unit_of,
+    units_of,
+    versions_that_differ,
+)
 from kintsugi.core.errors import DataError, UnknownName
 from kintsugi.evaluation.comparison import beats
 from kintsugi.evaluation.intervals import LEVEL, Interval
@@ -35,7 +44,10 @@ class Changes:
     score is there in one store and not a number in the other; ``unknown`` where values differ and nothing says by how
     much they may; else ``same``.
     only_a, only_b: units (data set, protocol, method, training, origin) of one store; failed: unit -> last line of its
-    traceback in B, of those only in A; versions: packages whose version changed, in words; level: of the intervals.
+    traceback in B, of those only in A; versions: what is registered and has another version, in words; level: of the
+    intervals.
+    made_with: unit -> what its results were made with that differs (packages, Python, sources), in words; strict: these
+    units were not compared.
     """
 
     table: pd.DataFrame
@@ -44,11 +56,18 @@ class Changes:
     level: float = LEVEL
     failed: Mapping[Unit, str] = field(default_factory=dict)
     versions: tuple[str, ...] = ()
+    made_with: Mapping[Unit, tuple[str, ...]] = field(default_factory=dict)
+    strict: bool = False
 
     @property
     def worse(self) -> bool:
         """Some figure is worse beyond noise, or what A has failed in B."""
         return bool(self.failed) or bool((self.table["verdict"] == "worse").any())
+
+    @property
+    def passed(self) -> bool:
+        """Nothing is worse, and with ``strict`` all that both have was made with the same."""
+        return not self.worse and not (self.strict and self.made_with)
 
     def summary(self) -> str:
         """Lines for people: what is worse, better and unknown, what differs in parameters, what one store lacks."""
@@ -70,6 +89,13 @@ class Changes:
         lines += [f"parameters differ: {_named(line)}: {line['parameters']}" for line in changed.to_dict("records")]
         if self.versions:
             lines.append(f"versions differ: {', '.join(self.versions)}")
+        if self.made_with:
+            lines.append(f"made with: {said_made_with(self.made_with)}")
+        for unit, words in self.made_with.items() if self.strict else ():
+            lines.append(
+                f"not compared, being made with something else: {_named(dict(zip(UNIT, unit, strict=True)))}: "
+                f"{', '.join(words)}"
+            )
         for name, only in (("A", self.only_a), ("B", self.only_b)):
             for unit in only:
                 failed = f"; failed in B: {self.failed[unit]}" if name == "A" and unit in self.failed else ""
@@ -90,7 +116,7 @@ def _told(line: Mapping[Any, Any]) -> str:
     )
 
 
-def changes(a: Store, b: Store, metric: str | None = None, level: float = LEVEL) -> Changes:
+def changes(a: Store, b: Store, metric: str | None = None, level: float = LEVEL, strict: bool = False) -> Changes:
     """What changed from store A to store B.
 
     The interval of b - a is, as column ``interval`` says: over the seeds that both have (``paired seeds``, at least 3);
@@ -103,6 +129,7 @@ def changes(a: Store, b: Store, metric: str | None = None, level: float = LEVEL)
         b: the one that may have changed.
         metric: its name; default: the leading one of each data set in A.
         level: of the intervals.
+        strict: compare only what was made with the same packages, Python and sources.
 
     Raises:
         DataError: a data set has another fingerprint in B, or a protocol other conditions.
@@ -114,10 +141,13 @@ def changes(a: Store, b: Store, metric: str | None = None, level: float = LEVEL)
     both = [unit for unit in units[0] if unit in units[1]]
     only_a, only_b = ([u for u in mine if u not in theirs] for mine, theirs in (units, units[::-1]))
     _check_data(*rows)
-    before, after = (_shared(one, both) for one in rows)
+    counted = {str(h) for one in rows for h in one["trial"]}
+    done = tuple([r for r in rs if r.trial.hash in counted and unit_of(r.trial) in both] for rs in records)
+    made_with = made_with_that_differs(*done)
+    before, after = (_shared(one, [u for u in both if not (strict and u in made_with)]) for one in rows)
     _check_protocols(before, after)
-    parameters = parameters_that_differ(before, after)
-    counted = {str(h) for one in (before, after) for h in one["trial"]}
+    partial = {r.trial.hash for rs in done for r in rs if not r.trial.registered}
+    parameters = parameters_that_differ(before, after, partial)
     before, after = _same_conditions(*_same_metric(before, after, metric))
     return Changes(
         _table(seed_scores(before), seed_scores(after), parameters, level),
@@ -125,7 +155,9 @@ def changes(a: Store, b: Store, metric: str | None = None, level: float = LEVEL)
         only_b,
         level,
         failures_of(records[1], only_a),
-        versions_that_differ(*records, counted),
+        versions_that_differ(*done),
+        made_with,
+        strict,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from kintsugi.bench.figures_seeds import UNIT
+from kintsugi.bench.made_with import SOURCES, differences, made_with_of
 
 if TYPE_CHECKING:
     from kintsugi.bench.store import Record
+    from kintsugi.bench.trial import Trial
 
 Unit = tuple[str, ...]
 
@@ -21,15 +23,37 @@ def units_of(rows: pd.DataFrame) -> list[Unit]:
     return [tuple(map(str, unit)) for unit in rows.drop_duplicates("unit")[UNIT].itertuples(index=False)]
 
 
-def parameters_that_differ(a: pd.DataFrame, b: pd.DataFrame) -> dict[Unit, str]:
-    """Unit -> what differs in its parameters, in words; units without a difference are absent."""
-    texts = [dict(zip(units_of(one), one.drop_duplicates("unit")["parameters"], strict=True)) for one in (a, b)]
+def parameters_that_differ(a: pd.DataFrame, b: pd.DataFrame, partial: Container[str] = ()) -> dict[Unit, str]:
+    """Unit -> what differs in its parameters, in words; units without a difference are absent.
+
+    Args:
+        a, b: rows of units that both stores have.
+        partial: hashes of trials that do not name what they left at its default, as those of version 0.1.0: what only the
+            other side names is no difference.
+    """
+    sides = [
+        {
+            unit: (trial in partial, _flat(json.loads(str(text))))
+            for unit, trial, text in zip(units_of(first), first["trial"], first["parameters"], strict=True)
+        }
+        for first in (one.drop_duplicates("unit") for one in (a, b))
+    ]
     found = {}
-    for unit, text in texts[0].items():
-        if text != texts[1][unit]:
-            before, after = _flat(json.loads(str(text))), _flat(json.loads(str(texts[1][unit])))
-            found[unit] = _differing(before, after)
+    for unit, (before_in_part, before) in sides[0].items():
+        after_in_part, after = sides[1][unit]
+        if before_in_part and not after_in_part:
+            before, after = _in_common(before, after)
+        elif after_in_part and not before_in_part:
+            after, before = _in_common(after, before)
+        if words := _differing(before, after):
+            found[unit] = words
     return found
+
+
+def _in_common(part: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the part says, and the same of the whole; an empty list or mapping says nothing."""
+    said = {name: value for name, value in part.items() if value not in ([], {})}
+    return said, {name: value for name, value in whole.items() if name in said}
 
 
 def _flat(value: Any, where: str = "") -> dict[str, Any]:
@@ -52,8 +76,7 @@ def failures_of(records: Sequence[Record], units: Sequence[Unit]) -> dict[Unit, 
     found: dict[Unit, str] = {}
     for record in records:
         trial = record.trial
-        origin = trial.versions.get("origin", "")
-        unit = (trial.dataset, trial.protocol.name, trial.method, trial.training, origin)
+        unit = unit_of(trial)
         if record.state == "failed" and unit in units:
             found[unit] = last_line(record.traceback)
     return found
@@ -65,26 +88,46 @@ def last_line(traceback: str) -> str:
     return lines[-1] if lines else "no traceback"
 
 
-def versions_that_differ(a: Sequence[Record], b: Sequence[Record], trials: set[str]) -> tuple[str, ...]:
-    """Packages whose versions differ, ``torch 2.6 → 2.7``; of sources only that they differ.
+def unit_of(trial: Trial) -> Unit:
+    """Data set, protocol, method, training condition and origin."""
+    return (trial.dataset, trial.protocol.name, trial.method, trial.training, trial.origin)
+
+
+def versions_that_differ(a: Sequence[Record], b: Sequence[Record]) -> tuple[str, ...]:
+    """What is registered and has other versions in trials of the one and the other: ``method mmin 1 → 2``.
+
+    Trials of version 0.1.0 name no such versions; a side that has only these is said once.
+    """
+    seen = [[r.trial.registered for r in records if r.trial.registered] for records in (a, b)]
+    if not all(seen):
+        return tuple(
+            f"{name} names no versions of methods and operators"
+            for name, one, records in (("A", seen[0], a), ("B", seen[1], b))
+            if not one and any(seen) and records
+        )
+    return differences(*([{n: str(v) for n, v in one.items()} for one in side] for side in seen))
+
+
+def made_with_that_differs(a: Sequence[Record], b: Sequence[Record]) -> dict[Unit, tuple[str, ...]]:
+    """Unit -> what its trials were made with that differs; units without a difference are absent.
 
     Args:
-        a, b: records of the two stores.
-        trials: hashes of those that count.
+        a, b: those records of the two stores that are compared.
     """
-    seen: list[dict[str, set[str]]] = [{}, {}]
-    for side, records in zip(seen, (a, b), strict=True):
+    sides: list[dict[Unit, list[dict[str, str]]]] = [{}, {}]
+    for side, records in zip(sides, (a, b), strict=True):
         for record in records:
-            for name, version in record.trial.versions.items() if record.trial.hash in trials else ():
-                side.setdefault(name, set()).add(version)
-    found = []
-    for name in sorted((seen[0].keys() | seen[1].keys()) - {"origin"}):
-        before, after = (side.get(name, set()) for side in seen)
-        if before != after:
-            words = "" if name == "sources" else f" {_joined(before)} → {_joined(after)}"
-            found.append(name + words)
-    return tuple(found)
+            side.setdefault(unit_of(record.trial), []).append(made_with_of(record))
+    both = {unit: differences(sides[0][unit], sides[1][unit]) for unit in sides[0] if unit in sides[1]}
+    return {unit: found for unit, found in both.items() if found}
 
 
-def _joined(versions: set[str]) -> str:
-    return " and ".join(sorted(versions)) or "absent"
+def said_made_with(found: Mapping[Unit, tuple[str, ...]]) -> str:
+    """Differences of many units in one line: ``torch 2.6 → 2.7; sources of mmin and smil differ``."""
+    packages = list(dict.fromkeys(word for words in found.values() for word in words if word != SOURCES))
+    methods = list(dict.fromkeys(unit[2] for unit, words in found.items() if SOURCES in words))
+    said = [", ".join(packages)] if packages else []
+    if methods:
+        more = f" and {len(methods) - 5} more methods" if len(methods) > 5 else ""
+        said.append(f"sources of {', '.join(methods[:5])}{more} differ")
+    return "; ".join(said)

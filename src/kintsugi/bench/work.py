@@ -12,10 +12,12 @@ from kintsugi.bench.job import COMPLETE, Done, Job, rows_of
 if TYPE_CHECKING:
     from kintsugi.data.dataset import Dataset
     from kintsugi.estimator import Classifier, Regressor
+    from kintsugi.imperfect.distortion import Distortion
+    from kintsugi.imperfect.mechanism import Mechanism
 
 
 def perform(job: Job) -> Done:
-    """Train, evaluate, measure. The same job gives the same results, to the last bit, on the same machine and versions.
+    """Train, evaluate, measure. The same job gives the same results, to the last bit, on the same machine and packages.
 
     Raises:
         Exception: whatever the method, the data or the protocol raise.
@@ -51,24 +53,28 @@ def perform(job: Job) -> Done:
     return Done(table, beside.classes, facts, _files(model) if job.models else {})
 
 
-def _trained(job: Job) -> tuple[Classifier | Regressor, int]:
+def estimator_of(job: Job) -> Classifier | Regressor:
+    """The classifier or regressor that a job trains."""
     from kintsugi.estimator import Classifier, Regressor
 
-    train, val, _ = rows_of(job.source)
-    train, val = imperfect(train, job.training, job.seed), imperfect(val, job.training, job.seed + 1)
-    face = Regressor if train.schema.task.key == "regression" else Classifier
+    face = Regressor if rows_of(job.source)[0].schema.task.key == "regression" else Classifier
     own = {"epochs", "lr", "batch_size", "patience", "device"}
     more = {name: value for name, value in job.trainer.items() if name not in own}
-    model = face(
+    return face(
         job.method, params=job.params, seed=job.seed, progress=False, trainer=more,
         **{name: value for name, value in job.trainer.items() if name in own},
     )  # fmt: skip
-    model.fit(train, val)
+
+
+def _trained(job: Job) -> tuple[Classifier | Regressor, int]:
+    train, val, _ = rows_of(job.source)
+    train, val = imperfect(train, job.training, job.seed), imperfect(val, job.training, job.seed + 1)
+    model = estimator_of(job).fit(train, val)
     return model, len(model.trainer_.history)
 
 
-def imperfect(rows: Dataset, training: str, seed: int) -> Dataset:
-    """Training rows as a training condition leaves them: a mechanism of missingness, a corruption, or ``complete``.
+def parse_training(training: str) -> Mechanism | Distortion | None:
+    """A training condition: a mechanism of missingness, a corruption, or None for ``complete``.
 
     Raises:
         UnknownName: neither a mechanism nor a corruption.
@@ -77,10 +83,25 @@ def imperfect(rows: Dataset, training: str, seed: int) -> Dataset:
     from kintsugi.imperfect.corruption import parse_corruption
 
     if training == COMPLETE:
+        return None
+    name = training.partition("(")[0].strip()
+    return parse_corruption(training) if name in OPERATORS else parse_mechanism(training)
+
+
+def imperfect(rows: Dataset, training: str, seed: int) -> Dataset:
+    """Training rows as a training condition leaves them.
+
+    Raises:
+        UnknownName: neither a mechanism nor a corruption.
+    """
+    from kintsugi.imperfect.distortion import Distortion
+
+    imperfection = parse_training(training)
+    if imperfection is None:
         return rows
-    if training.partition("(")[0].strip() in OPERATORS:
-        return rows.with_corruption(parse_corruption(training), seed=seed)
-    return rows.with_missing(parse_mechanism(training), seed=seed)
+    if isinstance(imperfection, Distortion):
+        return rows.with_corruption(imperfection, seed=seed)
+    return rows.with_missing(imperfection, seed=seed)
 
 
 def _costs(model: Any, test: Dataset) -> dict[str, Any]:

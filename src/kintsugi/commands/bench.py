@@ -77,8 +77,8 @@ def run(
 ) -> None:
     """Run a suite. What the store has already is not run again; the same command goes on after an interruption.
 
-    A trial is named by everything that decides its result: data, masks, method, parameters, seed, protocol, sources. If any
-    of these changes it is another trial. Two processes may work on one store at once.
+    A trial is named by its data, masks, method, parameters, seed, protocol, and the versions of everything registered that
+    it uses. If any of these changes it is another trial. Two processes may work on one store at once.
 
     Examples:
 
@@ -103,14 +103,16 @@ def run(
         return
     executor = parts.executor_of(used, ray, asked.limits, workers is not None)
     with Store.open(out) as store, parts.tracked(track or []) as trackers:
-        parts.keep_note(store, asked, max(1, used))
         began = time.monotonic()
         with parts.interruptible(store, planned), parts.Shown(len(planned)) as shown:
             ledger = Ledger(store, planned, parts.told_to_all([shown, *trackers]), retry, trackers)
+            parts.keep_note(store, asked, max(1, used))
             shown.start(ledger.total, ledger.tally.before)
             with ledger:
                 executor.run(ledger)
         parts.tell(console, ledger.tally, planned, out, time.monotonic() - began)
+        if ledger.tally.before:
+            parts.tell_sources(console, store, planned)
         if report and ledger.tally.before + ledger.tally.done:
             parts.report_at_end(console, store, out / "report.html")
     raise typer.Exit(1 if ledger.tally.failed else 0)
@@ -146,6 +148,7 @@ def status(runs: Runs) -> None:
             )
             or "no trials"
         )
+        parts.tell_newer(console, store)
         for record in store.records("failed"):
             console.print(f"failed: {record.trial}: {record.traceback.strip().splitlines()[-1]}", markup=False)
 
@@ -161,9 +164,9 @@ def export(
 
     with Store.open(runs, create=False) as store:
         file.parent.mkdir(parents=True, exist_ok=True)
-        parts.plain_console().print(
-            f"{store.export(file, timing)}: {len(store.table(timing=False))} results", markup=False
-        )
+        console = parts.plain_console()
+        console.print(f"{store.export(file, timing)}: {len(store.table(timing=False))} results", markup=False)
+        parts.tell_newer(console, store)
 
 
 @app.command()
@@ -180,7 +183,7 @@ def add(
 
     with Store.open(out) as store:
         trial = add_outside(store, result)
-    parts.plain_console().print(f"added: {trial}, from {trial.versions.get('origin', '')}", markup=False)
+    parts.plain_console().print(f"added: {trial}, from {trial.origin}", markup=False)
 
 
 @app.command()

@@ -65,7 +65,25 @@ def show_plan(console: Any, suite: Suite, planned: list[Planned], out: Path, wor
         markup=False,
     )
     if store is not None:
+        tell_newer(console, store)
+        tell_sources(console, store, planned)
         store.close()
+
+
+def tell_newer(console: Any, store: Store) -> None:
+    """One line where a store has trials of things that are newer than here, or not here."""
+    from kintsugi.bench.components import said_newer
+
+    if line := said_newer(store):
+        console.print(line, markup=False)
+
+
+def tell_sources(console: Any, store: Store, planned: list[Planned]) -> None:
+    """One line where results count as done though sources that they ran through have changed."""
+    from kintsugi.bench.made_with import said_of_sources
+
+    if line := said_of_sources(store.records("done"), planned):
+        console.print(line, markup=False)
 
 
 def executor_of(workers: int, ray: str | None, limits: Limits, asked: bool) -> Executor:

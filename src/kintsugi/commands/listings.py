@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -13,6 +13,8 @@ from kintsugi.core.errors import UnknownName
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from kintsugi.core.card import Card
 
 
 def _facts(title: str) -> Table:
@@ -25,51 +27,67 @@ def _facts(title: str) -> Table:
 
 
 # methods --------------------------------------------------------------------------------------------------------------
-def method_tree(console: Console, pattern: str, task: str | None) -> None:
-    """Methods that match, by their place in the taxonomy.
+def method_tree(pattern: str, task: str | None) -> None:
+    """Print the methods that match, by their place in the taxonomy, and what could not be read.
 
     Raises:
         UnknownName: no method or leaf of that name, or no such task.
     """
-    from rich.tree import Tree
+    import typer  # of which printing needs no more than this; rich alone costs as much as reading 250 cards
 
-    from kintsugi.core.methods import METHODS, card, list_methods
-    from kintsugi.core.schema import TASKS
+    from kintsugi.core.catalogue import METHODS
 
-    if task is not None:
-        TASKS[task]  # an unknown one is said here
-    found = list_methods(pattern, task)
-    if not found:
+    keys = METHODS.names(pattern, task)
+    if not keys:
+        if task is not None and not METHODS.names("*", task):
+            raise UnknownName("task", task, {task for key in METHODS for task in METHODS.card(key).tasks})
         raise UnknownName("method or leaf", pattern, METHODS)
-    tree = Tree(f"[bold]methods[/bold] ({len(found)})")
-    branches: dict[str, Any] = {"": tree}
-    for key in sorted(found, key=lambda k: (card(k).leaf, k)):
-        said, path = card(key), ""
-        for part in said.leaf.split("/"):
-            above, path = path, f"{path}/{part}" if path else part
-            if path not in branches:
-                branches[path] = branches[above].add(f"[cyan]{part}[/cyan]")
-        branches[path].add(f"[bold]{key}[/bold]  {escape(said.name)}, {escape(said.venue)}")
-    console.print(tree)
+    lines, leaf = [f"{typer.style('methods', bold=True)} ({len(keys)})"], ""
+    for card in sorted(map(METHODS.card, keys), key=lambda card: (card.leaf, card.key)):
+        if card.leaf != leaf:
+            leaf = card.leaf
+            lines.append(typer.style(leaf, fg="cyan"))
+        lines.append(f"  {typer.style(card.key, bold=True)}  {_name(card)}")
+    typer.echo("\n".join(lines))
+    for file, why in METHODS.problems.items():
+        typer.echo(f"{typer.style('cannot be used:', fg='red')} {file}: {why}", err=True)
+
+
+def _name(card: Card) -> str:
+    """Name and venue of a method; of one from outside that brings no reference its name alone."""
+    from kintsugi.core.citations import citation
+
+    try:
+        return f"{card.name}, {citation(card.key).short}"
+    except UnknownName:
+        return card.name
 
 
 def method_card(console: Console, key: str) -> None:
     """The card of one method."""
-    from kintsugi.core.methods import METHODS, arguments, card
+    from kintsugi.core.citations import citation
+    from kintsugi.core.methods import METHODS, arguments
 
-    said = card(key)
-    table = _facts(f"{said.name} ({key})")
+    card = METHODS.card(key)
+    try:
+        paper = citation(key).text
+    except UnknownName:
+        paper = "no reference is given"
+    table = _facts(f"{card.name} ({key})")
     lines = {
-        "paper": f"{said.paper}, {said.venue}",
-        "leaf": said.leaf,
-        "faithful": "\n".join(f"· {x}" for x in said.faithful),
-        "simplified": "\n".join(f"· {x}" for x in said.simplified) or "nothing",
-        "defaults from": said.defaults_from,
-        "tested by": said.check,
-        "survives": ", ".join(sorted(said.imperfection)),
-        "tasks": ", ".join(sorted(said.tasks)),
-        "modalities": f"{said.modalities[0]} to {said.modalities[1] or 'any number'}",
-        "cost": said.cost,
+        "paper": paper,
+        "leaf": card.leaf,
+        "version": str(card.version),
+        "helps where": card.premise,
+        "faithful": "\n".join(f"· {x}" for x in card.faithful),
+        "simplified": "\n".join(f"· {x}" for x in card.simplified) or "nothing",
+        "confidence": card.confidence,
+        "defaults from": card.defaults_from,
+        "tested by": card.check,
+        "survives": ", ".join(sorted(card.imperfection)),
+        "tasks": ", ".join(sorted(card.tasks)),
+        "modalities": f"{card.modalities[0]} to {card.modalities[1] or 'any number'}",
+        "cost": card.cost,
         "arguments": ", ".join(f"{n}={v!r}" for n, v in arguments(METHODS[key]).items()),
     }
     for name, text in lines.items():

@@ -36,6 +36,7 @@ def report(
     """
     from rich.console import Console
 
+    from kintsugi.bench.components import said_newer
     from kintsugi.bench.notes import notes_of
     from kintsugi.bench.store import Store
     from kintsugi.report import write_report
@@ -49,7 +50,11 @@ def report(
             command=notes[-1].command if notes else None,
             suite_text=notes[-1].text if notes else "",
         )  # fmt: skip
-    Console(soft_wrap=True, highlight=False).print(f"{page} (opens without a network)", markup=False)
+        newer = said_newer(store)
+    console = Console(soft_wrap=True, highlight=False)
+    if newer:
+        console.print(newer, markup=False)
+    console.print(f"{page} (opens without a network)", markup=False)
 
 
 def compare(
@@ -59,11 +64,16 @@ def compare(
         str | None, typer.Option(help="That is compared; default: the leading one.", show_default=False)
     ] = None,
     level: Annotated[float, typer.Option(help="Of the intervals.", min=0.5, max=0.9999)] = 0.95,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Also fail where packages, Python or sources differ, and compare none of these."),
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write all differences as a table.", show_default=False)] = None,
 ) -> None:
     """What changed from one store to another beyond noise.
 
-    Exit status 0: nothing became worse; 1: something did; 2: the stores cannot be compared.
+    Exit status 0: nothing became worse; 1: something did, or with `--strict` results were made with other packages, another
+    Python or other sources; 2: the stores cannot be compared.
 
     Examples:
 
@@ -73,13 +83,19 @@ def compare(
     """
     from rich.console import Console
 
+    from kintsugi.bench.components import said_newer
     from kintsugi.bench.store import Store
     from kintsugi.bench.versus import changes
+    from kintsugi.core.files import replacing
 
     with Store.open(a, create=False) as before, Store.open(b, create=False) as after:
-        found = changes(before, after, metric, level)
-    Console(soft_wrap=True, highlight=False).print(found.summary(), markup=False)
+        found = changes(before, after, metric, level, strict)
+        newer = [line for line in map(said_newer, (before, after)) if line]
+    console = Console(soft_wrap=True, highlight=False)
+    for line in (found.summary(), *newer):
+        console.print(line, markup=False)
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
-        found.table.to_csv(csv, index=False)
-    raise typer.Exit(1 if found.worse else 0)
+        with replacing(csv) as fresh:
+            found.table.to_csv(fresh, index=False)
+    raise typer.Exit(0 if found.passed else 1)

@@ -1,13 +1,13 @@
-"""What a method says of itself; documentation, tests and leaderboard are made from it."""
+"""What a method says of itself; listings, documentation, tests and the leaderboard are made from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, Self
 
-from kintsugi.core.errors import ConfigError
+from kintsugi.core.errors import ConfigError, UnknownName
 
-Cost = Literal["low", "medium", "high"]
+Level = Literal["low", "medium", "high"]
 LEAVES = (
     "general",
     "missing/generative", "missing/alignment", "missing/co_learning", "missing/distillation",
@@ -15,44 +15,98 @@ LEAVES = (
     "corrupted/denoising", "corrupted/recovery", "corrupted/detection", "corrupted/noise_aware",
     "corrupted/confidence", "corrupted/robust_fusion", "corrupted/augmentation", "corrupted/adversarial",
 )  # fmt: skip
+IMPERFECTIONS = ("missing in training", "missing at test", "corrupted in training", "corrupted at test")
+LEVELS = ("low", "medium", "high")
 
 
 @dataclass(frozen=True)
 class Card:
-    """The card of one method.
+    """The card of one method. Every value is written as a literal, so that it can be read without running the file.
 
-    key: slug, the name of its file and of ``create``; name, paper, venue: as published; leaf: place in the taxonomy.
+    key: slug, the name of ``create``; of a method of this library also the name of its file, if it is alone there.
+    name: as published; the paper itself stands in ``references.bib`` under ``cite``, which is the key unless said.
+    leaf: place in the taxonomy; check: the property that its test asserts.
     faithful: what of the paper's essence is here; simplified: what is not, and why.
-    defaults_from: source of the default values; check: the property that its mechanism test asserts.
-    imperfection: which imperfections it is meant to survive; tasks: task keys; modalities: least and most.
+    premise: what the data must be like for the method to help over the plain host.
+    confidence: how well the mechanism is known: high (from the paper or its code), medium (in parts), or low (from a title).
+    version: raised whenever the numbers of the method change; results and saved models carry it.
+    defaults_from: source of the default values; imperfection: which of ``IMPERFECTIONS`` it is meant to survive.
+    tasks: task keys; modalities: least and most, None: any number.
+    formerly: keys that it had before, under which saved models and suites still find it.
     sees_hidden: it may be trained on what a simulator hid; joint: it models interactions between modalities;
-    reference: its answer at test time reads stored training rows; gradient: it is trained by descent.
+    reference: its answer at test time reads stored training rows; gradient: it is trained by descent; cost: of training.
+
+    Raises:
+        UnknownName: a field that cards do not have, with the nearest one; a leaf or an imperfection that is not known.
+        ConfigError: a field that is needed is not there, is empty, or is of another sort.
     """
 
     key: str
     name: str
-    paper: str
-    venue: str
     leaf: str
     faithful: tuple[str, ...]
-    simplified: tuple[str, ...]
-    defaults_from: str
     check: str
-    imperfection: frozenset[str]
-    tasks: frozenset[str]
-    entry: str = "method"
+    imperfection: tuple[str, ...]
+    premise: str
+    confidence: Level
+    version: int = 1
+    simplified: tuple[str, ...] = ()
+    defaults_from: str = "this library"
+    cite: str = ""
+    formerly: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ("classification", "multilabel", "regression")
     modalities: tuple[int, int | None] = (2, None)
     sees_hidden: bool = False
     joint: bool = True
     reference: bool = False
     gradient: bool = True
-    cost: Cost = "low"
+    cost: Level = "low"
+
+    def __new__(cls, *args: Any, **given: Any) -> Self:  # before the constructor, whose TypeError names no remedy
+        known = {field.name: field for field in fields(cls)}
+        key = given.get("key", args[0] if args else "?")
+        for name in given:
+            if name not in known:
+                raise UnknownName(f"field of card {key!r}:", name, known)
+        lacking = [
+            name for name, field in list(known.items())[len(args) :]
+            if field.default is MISSING and name not in given and given
+        ]  # fmt: skip
+        if lacking:
+            raise ConfigError(f"card {key!r}: {' and '.join(lacking)} must be said")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            self._check_sort(field.name, getattr(self, field.name), str(field.type))
         if self.leaf not in LEAVES:
-            raise ConfigError(f"card {self.key!r}: unknown leaf {self.leaf!r}; known: {', '.join(LEAVES)}")
-        if self.entry not in ("method", "protocol", "attack", "adapter"):
-            raise ConfigError(f"card {self.key!r}: unknown entry {self.entry!r}")
-        for name in ("key", "name", "paper", "venue", "faithful", "defaults_from", "check", "imperfection", "tasks"):
-            if not getattr(self, name):
-                raise ConfigError(f"card {self.key or '?'!r}: {name} is empty")
+            raise UnknownName(f"leaf of card {self.key!r}:", self.leaf, LEAVES)
+        for imperfection in self.imperfection:
+            if imperfection not in IMPERFECTIONS:
+                raise UnknownName(f"imperfection of card {self.key!r}:", imperfection, IMPERFECTIONS)
+        for name in ("confidence", "cost"):
+            if getattr(self, name) not in LEVELS:
+                raise ConfigError(f"card {self.key!r}: {name} is low, medium or high, not {getattr(self, name)!r}")
+        if self.version < 1:
+            raise ConfigError(f"card {self.key!r}: version counts from 1, not {self.version}")
+
+    def _check_sort(self, name: str, value: Any, sort: str) -> None:
+        """Literals of another sort would be understood as something else: a text in place of a tuple is letters."""
+        if name == "modalities":
+            fits = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], int)
+            wanted = "(least, most)"
+        elif sort.startswith("tuple"):
+            fits = isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
+            fits &= bool(value) or name in ("simplified", "formerly")
+            wanted = "a tuple of texts: ('one',) with a comma"
+        elif sort in ("bool", "int"):
+            fits, wanted = type(value).__name__ == sort, "True or False" if sort == "bool" else "a whole number"
+        else:
+            fits, wanted = isinstance(value, str) and (bool(value) or name == "cite"), "a text that says something"
+        if not fits:
+            raise ConfigError(f"card {self.key or '?'!r}: {name} is {wanted}, not {value!r}")
+
+    @property
+    def citation_key(self) -> str:
+        """Under which its paper stands in ``references.bib``."""
+        return self.cite or self.key

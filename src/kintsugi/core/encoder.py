@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,10 @@ class Encoder(nn.Module):
     """``forward(x, mask) -> Stream`` on present rows only: x ``[R, *shape]``, mask bool ``[R, T]`` or None (all seen).
 
     What is masked must not influence the output, and a row's output must not depend on other rows in evaluation.
+    ``kind``: under which it is registered; "" of a module of the user's.
     """
+
+    kind = ""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
         raise NotImplementedError
@@ -30,6 +34,35 @@ class Encoder(nn.Module):
 
 
 ENCODERS: Registry[Callable[[Modality, int], Encoder]] = Registry("encoder", "kintsugi.encoders")
+
+
+_OWN: ContextVar[tuple[Mapping[str, nn.Module], set[str]] | None] = ContextVar("own_encoders", default=None)
+
+
+@contextmanager
+def own_encoders(modules: Mapping[str, nn.Module] | None) -> Iterator[set[str]]:
+    """Every model that is made inside takes a copy of these modules for its modalities.
+
+    Yields:
+        the modalities whose module was taken so far.
+    """
+    taken: set[str] = set()
+    token = _OWN.set((modules or {}, taken))
+    try:
+        yield taken
+    finally:
+        _OWN.reset(token)
+
+
+def make_encoder(modality: Modality, dim: int) -> Encoder:
+    """The encoder of a modality: the user's own where :func:`own_encoders` has one, else that of its kind."""
+    modules, taken = _OWN.get() or ({}, set())
+    if modality.name not in modules:
+        encoder = ENCODERS[modality.kind](modality, dim)
+        encoder.kind = modality.kind
+        return encoder
+    taken.add(modality.name)
+    return UserEncoder(modality, dim, modules[modality.name])
 
 
 class UserEncoder(Encoder):

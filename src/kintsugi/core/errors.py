@@ -13,15 +13,15 @@ class KintsugiError(Exception):
 class UnknownName(KintsugiError, KeyError):
     """A name that no registry, schema or table knows; the message suggests the nearest one."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        self.what, self.name, self.known = what, name, sorted(known)
-        super().__init__(f"unknown {what} {name!r}{nearest(name, self.known)}")
+    def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.what, self.name, self.known, self.hint = what, name, sorted(known), hint
+        super().__init__(f"unknown {what} {name!r}{nearest(name, self.known)}{hint}")
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])
 
-    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str]]]:  # so that a worker can raise it
-        return type(self), (self.what, self.name, self.known)
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:  # so that a worker can raise it
+        return type(self), (self.what, self.name, self.known, self.hint)
 
 
 class DataError(KintsugiError, ValueError):

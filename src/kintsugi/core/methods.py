@@ -1,32 +1,61 @@
-"""The registry of methods: register a class with its card, and it is trained, tested, documented and compared."""
+"""Methods as classes: registering one with its card, making a pipeline of it, and naming its parts in saved models."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
 from kintsugi.core.card import Card
+from kintsugi.core.catalogue import METHODS, card, list_methods, load_plugin
+from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.registry import Registry
 from kintsugi.core.schema import Schema
 
-METHODS: Registry[type[Any]] = Registry("method", "kintsugi.methods")
+if TYPE_CHECKING:
+    from kintsugi.core.lab import Lab
+
+__all__ = [
+    "METHODS", "ablation_of", "address", "arguments", "card", "check_of", "create", "list_methods", "load_plugin",
+    "part_class", "register", "switched_off", "variant",
+]  # fmt: skip
+
 P = TypeVar("P", bound=type[Part])
+Check = TypeVar("Check", bound="Callable[[Lab], None]")
+
+# What Classifier and Regressor take themselves: a method's argument of such a name could never be given.
+ESTIMATORS_OWN = frozenset({
+    "method", "params", "modalities", "target", "task", "epochs", "lr", "batch_size", "patience", "seed", "device",
+    "checkpoint", "progress", "trainer", "encoders",
+})  # fmt: skip
+
+# Where a helper part of a method stands today, by the address that saved models of before know it under.
+MOVED: dict[str, str] = {}
 
 
 def register(card: Card) -> Callable[[P], P]:
-    """Class decorator: this class is the method of that card."""
+    """Class decorator: this class is the method of that card.
+
+    Raises:
+        ConfigError: its key is taken, its card cannot be read from the text of its file, or an argument has a name that
+            belongs to the estimator.
+    """
 
     def add(cls: P) -> P:
+        clash = sorted(arguments(cls).keys() & ESTIMATORS_OWN)
+        if clash:
+            raise ConfigError(
+                f"method {card.key!r}: {', '.join(clash)} belongs to Classifier and Regressor, so it would never reach the "
+                "method; give its argument another name"
+            )
         cls.card = card
-        METHODS.register(card.key)(cls)
+        METHODS.add(cls, card)
         return cls
 
     return add
@@ -34,10 +63,30 @@ def register(card: Card) -> Callable[[P], P]:
 
 def variant(card: Card, of: type[Part], **defaults: Any) -> type[Part]:
     """A near-twin: the same class under its own card, with other defaults."""
-    cls = type(
-        of.__name__ + "_" + card.key, (of,), {"__doc__": of.__doc__, "__module__": of.__module__, "preset": defaults}
-    )
+    module = sys._getframe(1).f_globals.get("__name__", of.__module__)  # where the card is written
+    cls = type(of.__name__ + "_" + card.key, (of,), {"__doc__": of.__doc__, "__module__": module, "preset": defaults})
     return register(card)(cls)
+
+
+def ablation_of(method: type[Part], **values: Any) -> Callable[[P], P]:
+    """Class decorator: the same method with its mechanism off. Where arguments switch it off: a call with their values."""
+    method.off = values
+
+    def add(cls: P) -> P:
+        method.off = cls
+        return cls
+
+    return add
+
+
+def check_of(method: type[Part]) -> Callable[[Check], Check]:
+    """Decorator of the function ``check(lab)`` that asserts a method's defining property, and fails on its ablation."""
+
+    def add(check: Check) -> Check:
+        method.mechanism = staticmethod(check)  # type: ignore[assignment]
+        return check
+
+    return add
 
 
 def create(
@@ -50,10 +99,18 @@ def create(
 ) -> Pipeline:
     """A pipeline of the registered method for this schema.
 
+    Args:
+        key: of the method.
+        schema: of the data.
+        host: the model that a strategy, restorer or monitor stands around; default: the plain one.
+        encoders: modules of your own, by modality; every model inside takes a copy of those of its modalities, also one
+            that is made during training.
+        hyper: arguments of the method.
+
     Raises:
-        UnknownName: no such method, or no such argument of it.
+        UnknownName: no such method, no such argument of it, or no such modality.
         ConfigError: the schema has too few or too many modalities for it, or a task it does not solve; a host for a method
-            that is a model itself.
+            that is a model itself; an encoder that no model of it takes.
     """
     cls = METHODS[key]
     card: Card = cls.card
@@ -72,44 +129,28 @@ def create(
     for name in hyper:
         if name not in known:
             raise UnknownName(f"argument of {key}", name, known)
-    if encoders:
-        if "encoders" in inspect.signature(cls.__init__).parameters:
-            hyper["encoders"] = encoders
-        elif issubclass(cls, Model):
-            raise ConfigError(f"{key} reads its inputs without encoders, so it takes none of your own")
-        else:
-            host = host or METHODS["mean_fusion"](schema, encoders=encoders)
-    pipeline: Pipeline = cls.pipeline(schema, host=host, **hyper)
+    for name in encoders or {}:
+        schema.column(name)
+    with own_encoders(encoders) as taken:
+        pipeline: Pipeline = cls.pipeline(schema, host=host, **hyper)
+    idle = sorted((encoders or {}).keys() - taken)
+    if idle:
+        raise ConfigError(
+            f"no model of {key} takes an encoder for {', '.join(idle)}: it reads its inputs without encoders; leave "
+            "encoders= out, or choose another method"
+        )
+    pipeline.own_encoders = dict(encoders or {})
     return pipeline
 
 
 def arguments(cls: type[Part]) -> dict[str, Any]:
-    """What a method takes, with defaults: of its constructor and of its recipe, without schema, host and encoders."""
+    """What a method takes, with defaults: of its constructor and of its recipe, without schema and host."""
     found: dict[str, Any] = {}
     for function in (cls.__init__, cls.pipeline):
         for name, parameter in inspect.signature(function).parameters.items():
-            if name not in ("self", "schema", "host", "encoders") and parameter.kind is not parameter.VAR_KEYWORD:
+            if name not in ("self", "schema", "host") and parameter.kind is not parameter.VAR_KEYWORD:
                 found[name] = parameter.default
     return found
-
-
-def card(key: str) -> Card:
-    """The card of a method."""
-    found: Card = METHODS[key].card
-    return found
-
-
-def list_methods(pattern: str = "*", task: str | None = None) -> list[str]:
-    """Keys whose key or leaf (``missing/*``) matches the glob, and that solve the task."""
-    from fnmatch import fnmatchcase
-
-    cards = [card(key) for key in METHODS]
-    return [
-        c.key
-        for c in cards
-        if (fnmatchcase(c.key, pattern) or fnmatchcase(c.leaf, pattern) or fnmatchcase(f"{c.leaf}/{c.key}", pattern))
-        and (task is None or task in c.tasks)
-    ]
 
 
 def switched_off(cls: type[Part], schema: Schema, **hyper: Any) -> Pipeline:
@@ -126,19 +167,19 @@ def address(part: Part) -> str:
     cls = type(part)
     if "card" in vars(cls):
         return cls.card.key
-    owner = next((METHODS[k] for k in METHODS if METHODS[k].__module__ == cls.__module__), None)
-    if owner is None:
+    owners = METHODS.of_module(cls.__module__)
+    if not owners:
         raise ConfigError(
             f"{cls.__qualname__} belongs to no registered method, so a model that holds it cannot be saved"
         )
     if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
         raise ConfigError(f"{cls.__qualname__} is not at the top of its file, so a model that holds it cannot be saved")
-    return f"{owner.card.key}.{cls.__qualname__}"
+    return f"{owners[0]}.{cls.__qualname__}"
 
 
 def part_class(address: str) -> type[Part]:
-    """The class at an address; nothing but parts in the files of registered methods can be reached."""
-    key, _, name = address.partition(".")
+    """The class at an address, of today or of before; nothing but parts in the files of registered methods can be reached."""
+    key, _, name = MOVED.get(address, address).partition(".")
     cls: type[Part] = METHODS[key]
     if not name:
         return cls

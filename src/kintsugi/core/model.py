@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
-from kintsugi.core.encoder import ENCODERS, UserEncoder, evaluating
-from kintsugi.core.errors import DataError, UnknownName
+from kintsugi.core.encoder import evaluating, make_encoder
+from kintsugi.core.errors import DataError
 from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.part import Part
 from kintsugi.core.prediction import Prediction, Step
@@ -28,7 +28,6 @@ class Model(Part):
     Args:
         schema: the modalities and the task.
         dim: width of every token.
-        encoders: a module of the user's own for some modalities.
         fused: what :meth:`fuse` leaves, so that the head fits; None where the method brings its own.
     """
 
@@ -39,19 +38,14 @@ class Model(Part):
         self,
         schema: Schema,
         dim: int = 32,
-        encoders: Mapping[str, nn.Module] | None = None,
         fused: StreamSpec | int | None = -1,
     ) -> None:
         super().__init__()
         self.schema, self.dim, self.task = schema, dim, schema.task
-        own = dict(encoders or {})
-        for name in own:
-            if name not in schema.names:
-                raise UnknownName("modality", name, schema.names)
         self.encoders = nn.ModuleDict()
         if self.encoding == "separate":
             for m in schema.modalities:
-                self.encoders[m.name] = UserEncoder(m, dim, own[m.name]) if m.name in own else ENCODERS[m.kind](m, dim)
+                self.encoders[m.name] = make_encoder(m, dim)
         if fused is not None:
             spec = fused if isinstance(fused, StreamSpec) else StreamSpec(dim if fused == -1 else fused)
             self.task_head = schema.task.head(spec)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
 
 from kintsugi.core.card import Card
+from kintsugi.core.encoder import UserEncoder
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.stage import Clock, Stage
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Splits
+    from kintsugi.core.lab import Lab
     from kintsugi.core.pipeline import Pipeline
     from kintsugi.core.schema import Schema
 
@@ -22,15 +26,16 @@ class Part(nn.Module):
     """A restorer, a model, a strategy or a monitor.
 
     ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its
-    own; ``own_encoders``: the modalities for which it was given a module of the user's, which cannot be written as JSON.
-    ``off`` is the same method with its mechanism off: constructor values, or a subclass.
+    own. ``off`` is the same method with its mechanism off: constructor values, or a subclass; ``mechanism`` checks its
+    defining property. ``renamed``: argument of before -> its name now, for saved models that know it by the old one.
     """
 
     card: ClassVar[Card]
     off: ClassVar[dict[str, Any] | type[Part]]
+    mechanism: ClassVar[Callable[[Lab], None]]
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     clock: Clock
     hyper: dict[str, Any]
-    own_encoders: tuple[str, ...]
     frozen: dict[str, tuple[str, bool]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -41,7 +46,6 @@ class Part(nn.Module):
             if parameter.kind is parameter.VAR_KEYWORD:  # **hyper holds arguments, it is none
                 given |= given.pop(name, {})
         given.pop(next(iter(signature.parameters)), None)  # self
-        part.__dict__["own_encoders"] = tuple(sorted(given.pop("encoders", None) or ()))
         part.__dict__["hyper"] = {name: value for name, value in given.items() if name != "schema"}
         return part
 
@@ -49,6 +53,24 @@ class Part(nn.Module):
         super().__init__()
         self.clock = Clock()
         self.frozen = {}
+
+    @classmethod
+    def arguments_of_version(cls, version: int, hyper: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments with which a model that was saved with an earlier version answers as it did then.
+
+        Args:
+            version: of the card when it was saved.
+            hyper: the arguments it was saved with.
+
+        Returns:
+            None where this version cannot answer as that one did; the model is refused then.
+        """
+        return None
+
+    @property
+    def own_encoders(self) -> tuple[str, ...]:
+        """The modalities for which it holds a module of the user's, which cannot be written as JSON."""
+        return tuple(sorted({m.modality.name for m in self.modules() if isinstance(m, UserEncoder)}))
 
     def stages(self) -> list[Stage]:
         """Phases of training, in order; none for a part that is not trained by itself."""

@@ -21,6 +21,8 @@ from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Strategy
 class Pipeline(nn.Module):
     """restore -> model, trained through strategies, answering through monitors (the first of a list is outermost)."""
 
+    own_encoders: dict[str, nn.Module]
+
     def __init__(
         self,
         model: Model,
@@ -38,6 +40,8 @@ class Pipeline(nn.Module):
             raise ConfigError(f"two strategies own the training loop: {', '.join(type(s).__name__ for s in owners)}")
         self._attach()
         self.training_part = "model"
+        # modules of the user's own by modality, for models that are made during training; no part of this module tree
+        self.__dict__["own_encoders"] = {}
 
     def _attach(self) -> None:
         for part in (*self.strategies, *self.monitors):

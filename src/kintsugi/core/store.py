@@ -1,13 +1,13 @@
-"""Saved models: a folder with safetensors and JSON, never a pickle, written so that an old model survives a full disk."""
+"""Saved models: a folder with safetensors and JSON, never a pickle, written so that there is a model at any moment."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,31 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
-from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError
-from kintsugi.core.methods import address, part_class
+from kintsugi import __version__
+from kintsugi.core.components import versions_of
+from kintsugi.core.encoder import own_encoders
+from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
+from kintsugi.core.files import digest, is_temporary, replace_file, sweep, taking_turns
+from kintsugi.core.methods import METHODS, address, part_class
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Clock
+from kintsugi.core.versions import READING
 
-FORMAT = 1
-CONFIG, WEIGHTS = "model.json", "model.safetensors"
+FORMAT = 2
+FORMATS = (1, FORMAT)
+CONFIG = "model.json"
+FIXED_WEIGHTS = "model.safetensors"  # of format 1, whose description has neither their name nor a digest
+ATTEMPTS = 20  # readings of a folder that others save to meanwhile, before its weights count as lost
+_WEIGHTS = re.compile(r"model-[0-9a-f]{16}\.safetensors")
 
 
 def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> Path:
-    """Write the model beside the old one and swap, so that a failure leaves the old one intact.
+    """Write the model so that a kill at any moment leaves the old one or the new one, and a reader meets one of them.
+
+    Weights get a name of their own, then the description that names them is replaced in one move, then what is
+    superseded is removed. Savers to one folder take turns.
 
     Raises:
         OSError: the disk is full or not writable; what was there before still is.
@@ -39,54 +51,61 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
     target = Path(folder).resolve()
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file; a saved model is a folder")
-    if target.exists() and any(target.iterdir()) and not (target / CONFIG).exists():
-        raise ConfigError(f"{target} is not empty and holds no saved model; choose another folder")
     state = _state(pipeline)
     weights = dump_tensors(state)
-    config = {
+    checksum = hashlib.sha256(weights).hexdigest()
+    config: dict[str, Any] = {
         "format": FORMAT,
+        "kintsugi": __version__,
+        "versions": versions_of(pipeline) | ({"reading": READING} if (extra or {}).get("reading") else {}),
         "parts": {path: describe_part(part) for path, part in pipeline.named_parts()},
         "schema": pipeline.schema.to_json(),
         "tensors": {name: _kind(tensor) for name, tensor in state.items()},
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "weights": f"model-{checksum[:16]}.safetensors",
+        "sha256": checksum,
         "reference": any(getattr(p, "card", None) is not None and p.card.reference for _, p in pipeline.named_parts()),
         "extra": dict(extra or {}),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        write(fresh / WEIGHTS, weights)
-        write(fresh / CONFIG, json.dumps(config, indent=1).encode())
-        os.chmod(fresh, 0o755)
-        _swap(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    config["digest"] = digest(config)
+    is_new = not target.exists()
+    with taking_turns(target):
+        if strangers(target):
+            raise ConfigError(f"{target} is not empty and holds no saved model; choose another folder")
+        try:
+            _remove_superseded(target)
+            replace_file(target / config["weights"], weights)
+            replace_file(target / CONFIG, json.dumps(config, indent=1).encode())
+        finally:
+            _remove_superseded(target)
+            if is_new and not any(target.iterdir()):
+                target.rmdir()
     return Path(folder)
 
 
-def _swap(fresh: Path, target: Path) -> None:
-    if not target.exists():
-        os.rename(fresh, target)
-        return
-    old = fresh.with_name(fresh.name + ".old")
-    os.rename(target, old)
+def strangers(folder: Path) -> list[str]:
+    """What keeps a model from being saved to a folder: names in it, none where a model is or where its first save was killed."""
+    if not folder.exists() or (folder / CONFIG).exists():
+        return []
+    return sorted(child.name for child in folder.iterdir() if not _is_own(child.name))
+
+
+def _is_own(name: str) -> bool:
+    return _WEIGHTS.fullmatch(name) is not None or is_temporary(name)
+
+
+def _remove_superseded(target: Path) -> None:
+    """Weights that the description does not name, and temporary files of writers that are gone."""
+    sweep(target)
     try:
-        os.rename(fresh, target)
-    except BaseException:
-        os.rename(old, target)
-        raise
-    for child in old.iterdir():  # what else lives there, such as a checkpoint, goes along
-        if child.name not in (CONFIG, WEIGHTS):
-            os.rename(child, target / child.name)
-    shutil.rmtree(old)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write and flush to the disk, so that a full disk is noticed here."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        named = _weights_name(_config(target), target)
+    except ModelFileError:
+        if (target / CONFIG).exists():  # damaged: nobody knows which weights are its own
+            return
+        named = ""
+    for child in target.iterdir():
+        if child.name != named and (_WEIGHTS.fullmatch(child.name) or (named and child.name == FIXED_WEIGHTS)):
+            with contextlib.suppress(OSError):  # where a file that is being read stays, the next save removes it
+                child.unlink()
 
 
 def load(
@@ -100,22 +119,34 @@ def load(
         ConfigError: encoders of the user's own that the model was built with are not given, or others are.
     """
     source = Path(folder)
-    config = _config(source)
-    weights = _weights(source, config)
-    own = {name for saved in config["parts"].values() for name in saved.get("own_encoders", ())}
-    odd = sorted((encoders or {}).keys() - own)
-    if odd:
-        raise ConfigError(f"this model was built without an encoder of your own for {', '.join(odd)}; leave it out")
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and written over
-        pipeline = _build(config, source, encoders)
+    config, weights = _read(source)
+    _check_encoders(config, encoders or {})
+    # initial weights are drawn, and written over
+    with torch.random.fork_rng(devices=[]), own_encoders(encoders):
+        pipeline = _build(config, source)
+    pipeline.own_encoders = dict(encoders or {})
+    _check_versions(config, versions_of(pipeline) | {"reading": READING}, source)
     fill(pipeline, weights, _state(pipeline), f"{source}: the saved model", "save it again")
     return pipeline.eval(), config["extra"]
 
 
-def _build(config: Mapping[str, Any], source: Path, encoders: Mapping[str, nn.Module] | None) -> Pipeline:
+def _check_encoders(config: Mapping[str, Any], encoders: Mapping[str, nn.Module]) -> None:
+    own = {name for saved in config["parts"].values() for name in saved.get("own_encoders", ())}
+    odd = sorted(encoders.keys() - own)
+    if odd:
+        raise ConfigError(f"this model was built without an encoder of your own for {', '.join(odd)}; leave it out")
+    lacking = sorted(own - encoders.keys())
+    if lacking:
+        raise ConfigError(
+            f"this model was built with your own encoder for {', '.join(lacking)}: "
+            f"load(folder, encoders={{{lacking[0]!r}: module, …}}) with modules of the same shape"
+        )
+
+
+def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
     try:
         schema = Schema.from_json(config["schema"])
-        pipeline = assemble({path: build_part(saved, schema, encoders) for path, saved in config["parts"].items()})
+        pipeline = assemble({path: _part(saved, schema, config, source) for path, saved in config["parts"].items()})
         for path, part in pipeline.named_parts():
             for name, origin in config["parts"][path]["frozen"].items():
                 part.keep_frozen(name, part.get_submodule(origin), save=True)
@@ -124,6 +155,51 @@ def _build(config: Mapping[str, Any], source: Path, encoders: Mapping[str, nn.Mo
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{source / CONFIG} does not describe a model ({error}); save the model again") from error
     return pipeline
+
+
+def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], source: Path) -> Part:
+    """The part that :func:`describe_part` described, untrained, built so that it answers as when it was saved."""
+    try:
+        cls = part_class(saved["class"])
+    except UnknownName as error:
+        hint = (
+            f" ({source} was saved with it; if it is in a file of your own: --plugin FILE, or kg.methods.load_plugin)"
+        )
+        raise UnknownName(error.what, error.name, error.known, hint) from error
+    hyper = {cls.renamed.get(name, name): value for name, value in saved["hyper"].items()}
+    key = METHODS.current(saved["class"].partition(".")[0])
+    version, now = _version(config, f"method {key}"), METHODS.card(key).version
+    if version != now:
+        read = cls.arguments_of_version(version, hyper) if version < now else None
+        if read is None:
+            raise _other_version(config, f"method {key}", version, now, source)
+        hyper = read
+    part: Part = cls(schema, **hyper)  # type: ignore[call-arg]
+    part.clock = Clock(**saved["clock"])
+    return part
+
+
+def _version(config: Mapping[str, Any], name: str) -> int:
+    """With which version it was saved; format 1 is of a time when everything had version 1."""
+    version: int = config.get("versions", {}).get(name, 1)
+    return version
+
+
+def _check_versions(config: Mapping[str, Any], versions: Mapping[str, int], source: Path) -> None:
+    """Of what has no way to be read as it was: encoders, task, reading. Methods were looked at when they were built."""
+    for name, now in versions.items():
+        version = _version(config, name)
+        if version != now and not name.startswith("method "):
+            raise _other_version(config, name, version, now, source)
+
+
+def _other_version(config: Mapping[str, Any], name: str, version: int, now: int, source: Path) -> ModelFileError:
+    by = config.get("kintsugi", "0.1.0")
+    remedy = f"kintsugi {by} reads it; or train it again" if version < now else f"update kintsugi: {by} reads it"
+    return ModelFileError(
+        f"{source} was saved by kintsugi {by} with version {version} of {name}, and here is version {now}, which answers "
+        f"otherwise; {remedy}"
+    )
 
 
 def describe_part(part: Part) -> dict[str, Any]:
@@ -141,23 +217,6 @@ def describe_part(part: Part) -> dict[str, Any]:
         "frozen": frozen,
         "own_encoders": list(part.own_encoders),
     }
-
-
-def build_part(saved: Mapping[str, Any], schema: Schema, encoders: Mapping[str, nn.Module] | None = None) -> Part:
-    """The part that :func:`describe_part` described, untrained."""
-    cls = part_class(saved["class"])
-    hyper = dict(saved["hyper"])
-    if saved["own_encoders"]:
-        lacking = [name for name in saved["own_encoders"] if name not in (encoders or {})]
-        if lacking:
-            raise ConfigError(
-                f"this model was built with your own encoder for {', '.join(lacking)}: "
-                f"load(folder, encoders={{{lacking[0]!r}: module, …}}) with modules of the same shape"
-            )
-        hyper["encoders"] = {name: (encoders or {})[name] for name in saved["own_encoders"]}
-    part: Part = cls(schema, **hyper)  # type: ignore[call-arg]
-    part.clock = Clock(**saved["clock"])
-    return part
 
 
 def assemble(parts: Mapping[str, Part]) -> Pipeline:
@@ -191,15 +250,20 @@ def _config(source: Path) -> dict[str, Any]:
         hint = f"; {source} does not exist" if not source.exists() else f": it holds no {CONFIG}"
         raise ModelFileError(f"{source} is not a saved model{hint}")
     try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
+        config: Any = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged ({error}); save the model again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        raise ModelFileError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    version = config.get("format") if isinstance(config, dict) else None
+    if version not in FORMATS or isinstance(version, bool | float):
+        raise ModelFileError(
+            f"{path} has format {version!r}; this version reads formats {' and '.join(map(str, FORMATS))}"
+        )
     missing = {"parts", "schema", "tensors", "sha256", "extra"} - config.keys()
+    missing |= {"weights", "digest", "kintsugi", "versions"} - config.keys() if version != 1 else set()
     if missing:
         raise ModelFileError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    if version != 1 and config["digest"] != digest({name: v for name, v in config.items() if name != "digest"}):
+        raise ModelFileError(f"{path} was altered: its digest differs; copy it again, or save the model again")
     parts = config["parts"]
     if (
         not isinstance(parts, dict)
@@ -207,14 +271,32 @@ def _config(source: Path) -> dict[str, Any]:
         or not all(isinstance(saved, dict) for saved in parts.values())
     ):
         raise ModelFileError(f"{path} is damaged: it describes no model")
-    return config
+    return dict(config)
 
 
-def _weights(source: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    path = source / WEIGHTS
-    if not path.is_file():
-        raise ModelFileError(f"{source} holds no {WEIGHTS}; the folder was copied in part")
-    content = path.read_bytes()
+def _weights_name(config: Mapping[str, Any], source: Path) -> str:
+    if config["format"] == 1:
+        return FIXED_WEIGHTS
+    name = config["weights"]
+    if not isinstance(name, str) or not _WEIGHTS.fullmatch(name):  # else it could be any file of the machine
+        raise ModelFileError(f"{source / CONFIG} is damaged: {name!r} is no name of weights")
+    return name
+
+
+def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and weights of one save, also while others save to the folder."""
+    for _ in range(ATTEMPTS):
+        config = _config(source)
+        path = source / _weights_name(config, source)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # superseded since the description was read
+            continue
+        return config, _weights(path, content, config)
+    raise ModelFileError(f"{source} holds no {path.name}; the folder was copied in part")
+
+
+def _weights(path: Path, content: bytes, config: Mapping[str, Any]) -> dict[str, Tensor]:
     # the first eight bytes of safetensors are a length, which may look like the start of a pickle; its header follows
     if content[8:9] != b"{" and (content[:1] == b"\x80" or content[:2] == b"PK"):
         raise ModelFileError(f"{path} is a pickle, not safetensors; it is not opened, since a pickle can run any code")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,6 +23,9 @@ from kintsugi.data.cells import READERS, Decoded, Reader, ReadError, array, chec
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # more than 8 bits; convert() would clip these at 255
 UNKNOWN_SIZE = 32  # side of a picture when no row has one
+FORMATS = (  # that Pillow decodes by itself. EPS is left out since it is a program, for which Pillow starts Ghostscript
+    "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TIFF", "WEBP"
+)  # fmt: skip
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to "L"
 
 
@@ -87,7 +90,7 @@ class ImageReader(Reader):
 def image(column: str, size: int | tuple[int, int] | None = None, channels: int | None = None) -> ImageReader:
     """Pictures as float32 ``[C, H, W]`` in [0, 1].
 
-    Cells are paths, bytes of any format that Pillow reads, or arrays ``(H, W)`` or ``(H, W, C)`` of integers (full
+    Cells are paths, bytes of a picture (:data:`FORMATS`), or arrays ``(H, W)`` or ``(H, W, C)`` of integers (full
     scale: their type's, 255 where they are wider than 16 bits) or floats in [0, 1]. The orientation that a camera
     noted is applied, transparency is dropped, of several frames the first is taken.
 
@@ -116,15 +119,31 @@ def _open(data: bytes, where: str) -> Any:
     module = _pillow()
     from PIL import ImageOps
 
+    module.init()
+    formats = [name for name in FORMATS if name in module.OPEN]  # AVIF is not in every Pillow
     try:
-        picture = module.open(io.BytesIO(data))
+        picture = module.open(io.BytesIO(data), formats=formats)
         picture.load()  # decodes everything, so that a truncated file is noticed here
         return ImageOps.exif_transpose(picture)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on damaged bytes
-        known = isinstance(error, module.UnidentifiedImageError)
-        raise ReadError(where, "is no image in a known format" if known else f"cannot be decoded ({error})") from error
+        if not isinstance(error, module.UnidentifiedImageError):
+            raise ReadError(where, f"cannot be decoded ({error})") from error
+        name = _other_format(data, module.OPEN)
+        problem = f"is an image of format {name}, which is not read" if name else "is no image in a known format"
+        raise ReadError(where, f"{problem}; formats that are: {', '.join(formats)}") from error
+
+
+def _other_format(data: bytes, known: Mapping[str, Any]) -> str | None:
+    """What the first bytes look like among the formats of Pillow that are not read; nothing is decoded."""
+    for name, (_, looks_like) in known.items():
+        try:
+            if name not in FORMATS and looks_like is not None and looks_like(data[:16]) is True:
+                return name
+        except (IndexError, struct.error):  # too short to tell
+            continue
+    return None
 
 
 def _pixels(values: np.ndarray, where: str) -> Tensor:

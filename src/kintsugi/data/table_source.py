@@ -19,12 +19,14 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.encoder import blank
 from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.schema import Modality, Schema, Task
-from kintsugi.data.cells import Decoded, Reader, ReadError, is_path, resolve
+from kintsugi.data.cells import Decoded, Reader, ReadError, is_path, nothing, resolve
+from kintsugi.data.content import content_digest, file_digest
 from kintsugi.data.dataset import Problem, Problems, Source
 from kintsugi.data.labels import OnError, encode
 
 CACHE = 128 << 20  # bytes of decoded cells that are kept
 FORMAT = 1
+FILES = {"image", "audio", "series", "vector"}  # kinds whose cells may be paths
 STEPPED = ("text", "tabular", "series")  # kinds that come with a mask
 SPLIT_NAMES = {"train": "train", "val": "val", "test": "test", "validation": "val", "valid": "val", "dev": "val"}
 
@@ -62,6 +64,7 @@ class TableSource(Source):
         self.frame, self.readers, self.root = frame, dict(readers), root
         self.on_error: OnError = on_error
         self.name = name
+        self._plain = {*target, group, split, weight}  # columns that are read as they stand, paths too
         self.schema = Schema(tuple(r.modality(n) for n, r in self.readers.items()), task)
         holes = [reader.holes(frame, root) for reader in self.readers.values()]
         self.present = torch.from_numpy(~np.stack(holes, 1))
@@ -168,17 +171,48 @@ class TableSource(Source):
 
     @property
     def fingerprint(self) -> str:
+        """Of how the table is read and of all cells, files by their bytes: neither their times nor their places count.
+
+        Raises:
+            DataError: a cell of a type whose content cannot be told; names column, row and type.
+        """
         if not hasattr(self, "_fingerprint"):
             digest = hashlib.sha256(json.dumps(self.reading, sort_keys=True).encode())
             for column in self.frame.columns:
                 digest.update(column.encode())
-                digest.update(_hash(self.frame[column]))
+                digest.update(self._cells_digest(column))
             for reader in self.readers.values():
-                if reader.kind in ("image", "audio", "series", "vector"):
-                    for column in reader.columns:
-                        digest.update(_files(self.frame[column], self.root))
+                for column in reader.columns if reader.kind in FILES else ():
+                    digest.update(self._files_digest(column, reader.kind))
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
+
+    def _cells_digest(self, column: str) -> bytes:
+        """Of the cells of a column; those that name a file and are read in no other way count by the file alone."""
+        values = self.frame[column]
+        kinds = {reader.kind for reader in self.readers.values() if column in reader.columns}
+        numbers = pd.api.types.is_numeric_dtype(values.dtype)
+        by_file = min(kinds) if kinds and kinds <= FILES and column not in self._plain and not numbers else None
+        nested = isinstance(values.dtype, pd.ArrowDtype) and values.dtype.type in (list, dict)
+        if values.dtype != object and not nested and by_file is None:
+            return pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes()
+        digest = hashlib.sha256()
+        for row, cell in enumerate(values.array):
+            try:
+                digest.update(b"file" if by_file and names_file(cell, by_file) else cell_digest(cell))
+            except DataError as error:
+                raise DataError(f"{self.name}: column {column!r}, row {row} (counted from 0) holds {error}") from error
+        return digest.digest()
+
+    def _files_digest(self, column: str, kind: str) -> bytes:
+        digest = hashlib.sha256()
+        for cell in self.frame[column].array:
+            if names_file(cell, kind):
+                try:
+                    digest.update(file_digest(resolve(cell, self.root)))
+                except (OSError, ValueError):
+                    digest.update(b"no such file")
+        return digest.digest()
 
     @property
     def cached_bytes(self) -> int:
@@ -268,29 +302,20 @@ def _cells(values: pd.Series) -> Any:
     return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.array
 
 
-def _hash(values: pd.Series) -> bytes:
-    if values.dtype != object:
-        return pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes()
-    digest = hashlib.sha256()
-    for cell in values.array:
-        if isinstance(cell, (bytes, bytearray)):
-            digest.update(b"b" + hashlib.sha256(cell).digest())
-        elif isinstance(cell, (list, tuple, np.ndarray)):
-            flat = np.asarray(cell, dtype=object).ravel() if isinstance(cell, (list, tuple)) else cell.ravel()
-            data = repr(flat.tolist()).encode() if flat.dtype == object else flat.tobytes()
-            digest.update(b"a" + repr(np.shape(cell)).encode() + hashlib.sha256(data).digest())
-        else:
-            digest.update(b"o" + repr(cell).encode())
-    return digest.digest()
+def cell_digest(cell: Any) -> bytes:
+    """What a cell adds to the digest of its column.
+
+    Bytes and the usual arrays are written as version 0.1.0 did, so that data sets of them keep their fingerprints. No two of
+    these types of arrays have one size, so that shape and bytes tell them apart.
+    """
+    if isinstance(cell, bytes | bytearray):
+        return b"b" + hashlib.sha256(cell).digest()
+    if type(cell) is np.ndarray and cell.dtype.str in ("|u1", "<f2", "<f4", "<f8"):
+        return b"a" + str(cell.shape).encode() + hashlib.sha256(cell.tobytes()).digest()
+    return content_digest(cell)
 
 
-def _files(values: pd.Series, root: Path | None) -> bytes:
-    digest = hashlib.sha256()
-    for cell in values.array:
-        if is_path(cell):
-            try:
-                found = resolve(cell, root).stat()
-            except (OSError, ValueError):
-                continue
-            digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
-    return digest.digest()
+def names_file(cell: Any, kind: str) -> bool:
+    """Whether a reader of this kind takes the cell for the path of a file."""
+    listed = kind in ("series", "vector") and isinstance(cell, str) and cell.lstrip().startswith("[")
+    return is_path(cell) and not nothing(cell) and not listed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kintsugi.core.files import replace_file
 from kintsugi.evaluation.examples import Example
 from kintsugi.evaluation.pictures import Piece, piece
 from kintsugi.evaluation.summary import UNIT, kind_of
@@ -74,7 +75,7 @@ def write_report(
         plotly=plotly_script if any(section.charts for section in sections) else "",
     )
     target = Path(path)
-    target.write_text(page, encoding="utf-8")
+    replace_file(target, page.encode())
     return target
 
 

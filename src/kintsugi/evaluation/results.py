@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
+from kintsugi.core.files import replacing
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Task
 from kintsugi.evaluation.evaluator import Outcome, predict_conditions
@@ -141,7 +142,8 @@ class Results:
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """The table as a file; :meth:`from_csv` reads it."""
-        self.table.to_csv(path, index=False)
+        with replacing(path) as fresh:
+            self.table.to_csv(fresh, index=False)
         return Path(path)
 
     @classmethod

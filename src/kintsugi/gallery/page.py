@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import kintsugi
 from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.files import replace_file
 from kintsugi.core.schema import KINDS
 from kintsugi.gallery import cards, samples
 from kintsugi.gallery.damage import Found, Level, Strip, strip
@@ -290,7 +290,8 @@ def write_gallery(
         version=kintsugi.__version__,
         command=command,
     )
-    _replace(target, page)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, page.encode())
     return failures
 
 
@@ -310,17 +311,3 @@ def _template() -> Any:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template(TEMPLATE)
-
-
-def _replace(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        fresh.chmod(0o644)
-        os.replace(fresh, target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise

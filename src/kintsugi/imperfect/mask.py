@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +16,12 @@ from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.errors import DataError
+from kintsugi.imperfect.mask_file import read_mask, write_mask
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Data
 
 Asked = float | dict[str, float]
-UNITS = ("slot", "step", "label")
 _FACTS = ("unit", "asked", "realised", "realised_by_modality", "seed", "mechanism", "rows", "hash")
 
 
@@ -223,16 +221,11 @@ class Mask:
         target = Path(path)
         facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
         facts |= {"shape": list(self.keep.shape), "steps": {n: list(s.shape) for n, s in self.steps.items()}}
-        arrays = {"bits": self.keep, **{f"step_{i}": s for i, s in enumerate(self.steps.values())}}
-        arrays |= {} if self.labels is None else {"labels": self.labels}
-        packed: dict[str, Any] = {name: np.packbits(each.numpy()) for name, each in arrays.items()}
-        with open(target, "wb") as file:
-            np.savez_compressed(
-                file,
-                by_row=self.realised_by_row.numpy(),
-                facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
-                **packed,
-            )
+        bits = {"bits": self.keep, **{f"step_{i}": s for i, s in enumerate(self.steps.values())}}
+        bits |= {} if self.labels is None else {"labels": self.labels}
+        arrays = {name: np.packbits(each.numpy()) for name, each in bits.items()}
+        arrays["by_row"] = self.realised_by_row.numpy()
+        write_mask(target, facts, arrays)
         return target
 
     @classmethod
@@ -243,21 +236,16 @@ class Mask:
             FileNotFoundError: there is no such file.
             DataError: the file is no mask, or it was altered.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            facts = json.loads(found["facts"].tobytes())
-            shape, stored, steps = facts.pop("shape"), facts.pop("hash"), facts.pop("steps", {})
-            mask = cls(
-                keep=_unpacked(found["bits"], shape),
-                realised_by_row=torch.from_numpy(found["by_row"]),
-                steps={name: _unpacked(found[f"step_{i}"], size) for i, (name, size) in enumerate(steps.items())},
-                labels=_unpacked(found["labels"], shape[:1]) if "labels" in found else None,
-                **facts,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not a mask written by Mask.save: {error}") from error
-        if mask.hash != stored or mask.unit not in UNITS:
+        facts, arrays = read_mask(Path(path))
+        shape, stored, steps = facts.pop("shape"), facts.pop("hash"), facts.pop("steps")
+        mask = cls(
+            keep=_unpacked(arrays["bits"], shape),
+            realised_by_row=torch.from_numpy(arrays["by_row"]),
+            steps={name: _unpacked(arrays[f"step_{i}"], size) for i, (name, size) in enumerate(steps.items())},
+            labels=_unpacked(arrays["labels"], shape[:1]) if "labels" in arrays else None,
+            **facts,
+        )
+        if mask.hash != stored:
             raise DataError(f"{path} was altered: its bits have hash {mask.hash}, not {stored}")
         return mask
 

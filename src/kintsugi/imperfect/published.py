@@ -35,6 +35,7 @@ class Setting:
 
     form: its name, with what may vary in capitals; pattern: what such names match; make: from the match.
     title: what it does; source: where it comes from; quirk: what one should know before quoting its numbers.
+    uses: registered mechanisms that it asks by name; version: raised whenever its holes change.
     """
 
     form: str
@@ -43,6 +44,8 @@ class Setting:
     quirk: str
     pattern: str
     make: Callable[[Mapping[str, str | None]], Mechanism]
+    uses: tuple[str, ...] = ()
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,7 @@ SETTINGS: Mapping[str, Setting] = {
             "ETA counts what is kept. The published test rows number 450, so one row is 0.22 points.",
             rf"smil-{_RATE}(?:-(?P<name>.+))?",
             _smil,
+            uses=("smil",),
         ),
         Setting(
             "imml-mem-RATE",

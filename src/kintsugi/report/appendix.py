@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kintsugi.bench.made_with import SOURCES, made_with_of
 from kintsugi.bench.notes import Note, notes_of
 from kintsugi.bench.store import Record
 from kintsugi.report.data import Shown
 
-OWN = ("origin", "sources")  # among the versions, what belongs to a method
 MOST_FAILURES = 100  # entries; the rest is counted
 MOST_TRACEBACK = 6000  # characters, the last ones
 
@@ -67,7 +67,8 @@ def appendix(shown: Shown) -> dict[str, Any]:
         "seconds": sum(r.seconds or 0.0 for r in ran),
         "seeds": sorted({r.trial.seed for r in ran}),
         "masks": int(rows.loc[rows["mask_hash"] != "", "mask_hash"].nunique()) if len(rows) else 0,
-        "versions": _once(f"{n} {v}" for r in ran for n, v in r.trial.versions.items() if n not in OWN),
+        "versions": _once(f"{n} {v}" for r in ran for n, v in made_with_of(r).items() if n != SOURCES),
+        "registered": _registered(ran),
         "machines": _once(_machine(r.facts["machine"]) for r in done if r.facts.get("machine")),
         "datasets": _datasets(ran),
         "methods": _methods(ran),
@@ -79,6 +80,12 @@ def appendix(shown: Shown) -> dict[str, Any]:
 
 def _once(said: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(said))
+
+
+def _registered(records: list[Record]) -> list[str]:
+    """What is registered and has a version above the first, which all things have that never changed their numbers."""
+    raised = {(name, version) for r in records for name, version in r.trial.registered.items() if version > 1}
+    return [f"{name} {version}" for name, version in sorted(raised)]
 
 
 def _machine(facts: dict[str, Any]) -> str:
@@ -122,7 +129,7 @@ def _methods(records: list[Record]) -> list[dict[str, Any]]:
     for record in records:
         t = record.trial
         said = json.dumps(t.parameters, sort_keys=True, ensure_ascii=False)
-        origin = t.versions.get("origin", "")
+        origin = t.origin
         entry = found.setdefault(
             (t.method, said, origin),
             {
@@ -135,7 +142,7 @@ def _methods(records: list[Record]) -> list[dict[str, Any]]:
                 "seconds": 0.0,
             },
         )
-        entry["seeds"][t.seed] = entry["sources"][t.versions.get("sources", "")] = None
+        entry["seeds"][t.seed] = entry["sources"][made_with_of(record).get(SOURCES, "")] = None
         entry["trials"] += 1
         entry["seconds"] += record.seconds or 0.0
     for entry in found.values():

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kintsugi.bench.packing import replace_file
 from kintsugi.bench.store import Store
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.files import replace_file
 from kintsugi.report.appendix import MOST_FAILURES, appendix, commands, failures
 from kintsugi.report.board import Board, boards, leaves_of
 from kintsugi.report.data import MOST_SUBSETS, Shown, encoded, page_data, read, spoken

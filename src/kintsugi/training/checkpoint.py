@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +15,9 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from kintsugi.core.errors import ModelFileError
+from kintsugi.core.files import digest, replace_file, sweep
 from kintsugi.core.stage import Clock
-from kintsugi.core.store import fill, write
+from kintsugi.core.store import fill
 
 NAME = "checkpoint"
 
@@ -56,23 +55,19 @@ def write_checkpoint(
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(v) for name, v in values.items()}
     clocks = [[asdict(part.clock) for _, part in p.named_parts()] for p in pipelines]  # type: ignore[operator]
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    said = {"position": asdict(position), "groups": groups, "clocks": clocks, "sum": _sum(tensors)}
-    fresh = folder / f".{NAME}.{os.getpid()}"
-    try:
-        write(fresh, dump_tensors(tensors, {"kintsugi": json.dumps(said)}))
-        os.replace(fresh, folder / f"{NAME}.safetensors")
-    finally:
-        fresh.unlink(missing_ok=True)
+    facts: dict[str, Any] = {"position": asdict(position), "groups": groups, "clocks": clocks}
+    facts["digest"] = _digest(facts, tensors)
+    replace_file(folder / f"{NAME}.safetensors", dump_tensors(tensors, {"kintsugi": json.dumps(facts)}))
 
 
-def _sum(tensors: Mapping[str, Tensor]) -> int:
-    """A checksum: safetensors notices what is cut off, but not what is altered."""
-    total = 0
-    for name in sorted(tensors):
-        total = zlib.crc32(
-            tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes(), zlib.crc32(name.encode(), total)
-        )
-    return total
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Of everything in the file: safetensors notices what is cut off, but not what is altered."""
+    names = sorted(tensors)
+    kinds = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]
+    return digest(
+        [{name: value for name, value in facts.items() if name != "digest"}, kinds],
+        *(tensors[name].reshape(-1).view(torch.uint8).numpy().data for name in names),
+    )
 
 
 def _device(pipelines: Sequence[nn.Module]) -> torch.device:
@@ -88,12 +83,19 @@ class Checkpoint:
             content = path.read_bytes()
             self.tensors = load_tensors(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            said = json.loads(header["__metadata__"]["kintsugi"])
-            if said["sum"] != _sum(self.tensors):
-                raise ValueError("checksum differs")
-            self.position = Position(**said["position"])
-            self.groups, self.clocks = said["groups"], said["clocks"]
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            facts = json.loads(header["__metadata__"]["kintsugi"])
+            if "sum" in facts and "digest" not in facts:
+                raise ModelFileError(
+                    f"{path} was written by kintsugi 0.1.0, which can finish that training; "
+                    "or delete it to train from the start"
+                )
+            if facts["digest"] != _digest(facts, self.tensors):
+                raise ValueError("it was altered: its digest differs")
+            self.position = Position(**facts["position"])
+            self.groups, self.clocks = facts["groups"], facts["clocks"]
+        except ModelFileError:
+            raise
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelFileError(f"{path} is damaged ({error}); delete it to train from the start") from error
 
     def restore_run(
@@ -140,6 +142,7 @@ def discard(folder: Path | None) -> None:
     """Training is done: the checkpoint goes, and its folder if nothing else is in it."""
     if folder is not None and folder.is_dir():
         (folder / f"{NAME}.safetensors").unlink(missing_ok=True)
+        sweep(folder)
         if not any(folder.iterdir()):
             folder.rmdir()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import warnings
@@ -19,15 +17,18 @@ from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data, Splits
-from kintsugi.core.encoder import evaluating
+from kintsugi.core.encoder import evaluating, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss
+from kintsugi.core.methods import address
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Strategy
+from kintsugi.data.content import content_digest
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.loaders import batches, count, order
 from kintsugi.training import checkpoint as saved
+from kintsugi.training.components import names_in, versions_of
 from kintsugi.training.devices import Devices
 from kintsugi.training.devices import check as check_devices
 from kintsugi.training.progress import Progress
@@ -125,7 +126,8 @@ class Trainer:
         pipeline.model.prior.copy_(prior.reshape(pipeline.model.prior.shape))
         cuda = [self._at.device] if self._at.device.type == "cuda" else []
         shown = self.progress if self._at.rank == 0 else False
-        with torch.random.fork_rng(devices=cuda), Progress(shown, _title(pipeline)) as self._bar:
+        own = own_encoders(pipeline.own_encoders)  # for models that a part makes on the way
+        with own, torch.random.fork_rng(devices=cuda), Progress(shown, _title(pipeline)) as self._bar:
             torch.manual_seed(self.seed)
             try:
                 owner: Any = next(
@@ -335,13 +337,28 @@ class Trainer:
         return float(metric.compute()), 1 if metric.higher_is_better else -1, name
 
     def _name_run(self, pipeline: Pipeline, data: Splits) -> str:
-        parts = [
-            [path, type(part).__module__, type(part).__qualname__, part.hyper, part.own_encoders]
-            for path, part in pipeline.named_parts()
-        ]
+        """16 hexadecimal digits of everything that decides a run; the same in every process.
+
+        Raises:
+            ConfigError: a part holds an argument whose content cannot be told.
+        """
+        parts = []
+        for path, part in pipeline.named_parts():
+            try:
+                arguments = content_digest(part.hyper)
+            except DataError as error:
+                raise ConfigError(
+                    f"an argument of {type(part).__name__} is {error}; or train without checkpoint=, since nobody could "
+                    "tell whether a checkpoint belongs to this run"
+                ) from error
+            parts.append([path, _part_name(part), arguments, part.own_encoders])
         own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
-        said = [parts, own, data.train.fingerprint, data.val.fingerprint, pipeline.schema.to_json()]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+        task = pipeline.schema.task
+        names = [*names_in(pipeline), f"task {task.key}", "training", "reading"]
+        decided = [
+            parts, own, versions_of(names, task), data.train.fingerprint, data.val.fingerprint, pipeline.schema.to_json()
+        ]  # fmt: skip
+        return content_digest(decided).hex()[:16]
 
     def _how_to_resume(self) -> str:
         if self._folder is None:
@@ -464,6 +481,14 @@ def _calm(pipeline: Pipeline) -> None:
 
 def _memory(data: Data) -> Data:
     return data.in_memory() if isinstance(data, Dataset) else data
+
+
+def _part_name(part: Part) -> str:
+    """Its address; of a class of the user's own its name."""
+    try:
+        return address(part)
+    except ConfigError:
+        return type(part).__qualname__
 
 
 def _title(pipeline: Pipeline) -> str:

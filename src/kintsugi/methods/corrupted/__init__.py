@@ -1,1 +1,4 @@
-"""Registered by being here: one file a method."""
+"""Corrupted modalities
+
+Every modality is there, but what some of them say is wrong, and the model is not told which.
+"""

@@ -7,35 +7,29 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.data import Splits
-from kintsugi.core.errors import ConfigError
-from kintsugi.core.features import Features, Fused, Stream
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.schema import Schema
-from kintsugi.core.stage import Stage
+from kintsugi.core import (
+    Batch, Card, ConfigError, Features, Fused, Lab, Model, Schema, Splits, Stage, Stream, ablation_of, check_of,
+    register,
+)  # fmt: skip
 from kintsugi.encoders.lowlevel import lowlevel
-from kintsugi.training.lab import Lab
 
 
 @register(
     Card(
         key="early_fusion",
         name="Early fusion",
-        paper="Busso et al.: Analysis of emotion recognition using facial expressions, speech and multimodal information",
-        venue="ICMI 2004",
         leaf="general",
+        imperfection=("missing at test", "missing in training"),
         faithful=("features concatenated before any depth of their own", "a single model", "absent parts are filled"),
         simplified=(
             "the support vector machine of 2004 is a multi-layer perceptron here, so that every task is served",
         ),
+        check="mixed second derivatives of the output across modalities are non-zero; the filler is used exactly "
+        "where absent",
+        premise="the target depends on combinations of low-level features across modalities, and rows are many "
+        "for their number",
+        confidence="high",
         defaults_from="this library; the paper's feature selection is for its face markers",
-        check="mixed second derivatives of the output across modalities are non-zero; the filler is used exactly where absent",
-        imperfection=frozenset({"missing at test", "missing in training"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
     )
 )
 class EarlyFusion(Model):
@@ -48,7 +42,6 @@ class EarlyFusion(Model):
     """
 
     encoding: ClassVar[Literal["separate", "joint"]] = "joint"
-    off: ClassVar[dict[str, Any] | type[Part]]
 
     def __init__(self, schema: Schema, hidden: int = 128, fill: str = "token", dropout: float = 0.1) -> None:
         super().__init__(schema, hidden)
@@ -104,22 +97,8 @@ class EarlyFusion(Model):
     def fuse(self, features: Features) -> Fused:
         return Fused.vector(features.streams["joint"].pooled())
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        model = lab.trained().model
-        assert isinstance(model, EarlyFusion)
-        batch = lab.batch()
-        first, second = (batch.inputs[name].requires_grad_() for name in lab.schema.names[:2])
-        (slope,) = torch.autograd.grad(model(batch).output[:, 0].sum(), first, create_graph=True)
-        mixed = torch.autograd.grad(slope.sum(), second, allow_unused=True)[0] if slope.requires_grad else None
-        assert mixed is not None, "the first modality's effect does not depend on the second"
-        assert float(mixed.abs().max()) > 1e-6, "the first modality's effect does not depend on the second"
-        filled = model.joint(batch.only(lab.schema.names[1])).split([p.numel() for p in model.filler], 1)
-        assert torch.equal(filled[0], model.filler[0].expand_as(filled[0])), "the absent part is not the filler"
-        assert not torch.equal(filled[1], model.filler[1].expand_as(filled[1])), "a present part is filled"
 
-
+@ablation_of(EarlyFusion)
 class Apart(EarlyFusion):
     """Off: a trunk for each modality, their answers added: nothing is joint any more."""
 
@@ -136,4 +115,17 @@ class Apart(EarlyFusion):
         return Features({"joint": Stream.vector(summed)}, batch.present)
 
 
-EarlyFusion.off = Apart
+@check_of(EarlyFusion)
+def modalities_interact_and_fillers_fill(lab: Lab) -> None:
+    """See the card's ``check``."""
+    model = lab.trained().model
+    assert isinstance(model, EarlyFusion)
+    batch = lab.batch()
+    first, second = (batch.inputs[name].requires_grad_() for name in lab.schema.names[:2])
+    (slope,) = torch.autograd.grad(model(batch).output[:, 0].sum(), first, create_graph=True)
+    mixed = torch.autograd.grad(slope.sum(), second, allow_unused=True)[0] if slope.requires_grad else None
+    assert mixed is not None, "the first modality's effect does not depend on the second"
+    assert float(mixed.abs().max()) > 1e-6, "the first modality's effect does not depend on the second"
+    filled = model.joint(batch.only(lab.schema.names[1])).split([p.numel() for p in model.filler], 1)
+    assert torch.equal(filled[0], model.filler[0].expand_as(filled[0])), "the absent part is not the filler"
+    assert not torch.equal(filled[1], model.filler[1].expand_as(filled[1])), "a present part is filled"

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.features import Features, Fused
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.prediction import Prediction, Step
-from kintsugi.core.schema import Schema, StreamSpec
+from kintsugi.core import (
+    Batch, Card, Features, Fused, Lab, Model, Prediction, Schema, Step, StreamSpec, ablation_of, check_of, register,
+)  # fmt: skip
 from kintsugi.layers.vote import vote
-from kintsugi.training.lab import Lab
 
 
 @register(
     Card(
         key="late_fusion",
         name="Late fusion",
-        paper="Dixit and Satapathy: Deep CNN with late fusion for real time multimodal emotion recognition",
-        venue="Expert Systems with Applications 2024",
         leaf="general",
+        imperfection=("corrupted at test", "missing at test", "missing in training"),
         faithful=(
             "independent predictor for each modality, trained by its own task loss",
             "answers merged by mean or product, renormalised over the present ones",
@@ -34,10 +24,10 @@ from kintsugi.training.lab import Lab
         simplified=(
             "the learned and stacked mergers of the survey's text are left out: mean and product need no data",
         ),
-        defaults_from="this library; the survey names the mergers without numbers",
         check="with a single modality present the output is that modality's own output, exactly",
-        imperfection=frozenset({"missing at test", "missing in training", "corrupted at test"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        premise="each modality tells much of the target alone, nearly independently of the others given the target",
+        confidence="high",
+        defaults_from="this library; the survey names the mergers without numbers",
         joint=False,
     )
 )
@@ -49,12 +39,8 @@ class LateFusion(Model):
             prior that it counts once too often for each voter) or ``mean`` of probabilities. Regression: always the mean.
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]]
-
-    def __init__(
-        self, schema: Schema, dim: int = 32, merge: str = "product", encoders: Mapping[str, nn.Module] | None = None
-    ) -> None:
-        super().__init__(schema, dim, encoders, fused=None)
+    def __init__(self, schema: Schema, dim: int = 32, merge: str = "product") -> None:
+        super().__init__(schema, dim, fused=None)
         self.merge = merge
         self.heads = nn.ModuleDict({m: schema.task.head(StreamSpec(dim)) for m in schema.names})
 
@@ -75,16 +61,8 @@ class LateFusion(Model):
         }
         return Step(losses, prediction)
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        model = lab.trained().model
-        batch = lab.batch()
-        for name in lab.schema.names:
-            prediction = model(batch.only(name))
-            assert torch.equal(prediction.output, prediction.unimodal[name]), f"{name} does not speak for itself"
 
-
+@ablation_of(LateFusion)
 class AbsentVoters(LateFusion):
     """Off: absent modalities vote too, with what their head makes of nothing."""
 
@@ -95,4 +73,11 @@ class AbsentVoters(LateFusion):
         return Prediction(merged, features.present, fused.pooled(), unimodal=alone, weights=weights)
 
 
-LateFusion.off = AbsentVoters
+@check_of(LateFusion)
+def each_modality_speaks_for_itself(lab: Lab) -> None:
+    """See the card's ``check``."""
+    model = lab.trained().model
+    batch = lab.batch()
+    for name in lab.schema.names:
+        prediction = model(batch.only(name))
+        assert torch.equal(prediction.output, prediction.unimodal[name]), f"{name} does not speak for itself"

@@ -1,1 +1,4 @@
-"""Registered by being here: one file a method."""
+"""Missing modalities
+
+A modality of a row is absent, in training, in use, or in both, and the model is told so.
+"""

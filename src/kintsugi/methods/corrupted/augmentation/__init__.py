@@ -1,1 +1,4 @@
-"""Registered by being here: one file a method."""
+"""Augmentation: train on damage
+
+The data is changed, the network is not: rows are damaged on purpose, for training or as a measured test of robustness.
+"""

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.data import Splits
-from kintsugi.core.errors import ConfigError
-from kintsugi.core.methods import register
-from kintsugi.core.part import Part
-from kintsugi.core.prediction import Step
-from kintsugi.core.schema import Schema
-from kintsugi.core.stage import Stage
-from kintsugi.core.wrappers import Inner, Strategy
+from kintsugi.core import (
+    Batch, Card, ConfigError, Inner, Lab, Schema, Splits, Stage, Step, Strategy, ablation_of, check_of, register,
+)  # fmt: skip
 from kintsugi.imperfect.corruption import (
     Compose,
     Correlated,
@@ -29,7 +22,6 @@ from kintsugi.imperfect.corruption import (
     corrupt,
     parse_corruption,
 )
-from kintsugi.training.lab import Lab
 
 # The plain noise of each kind of modality: the one operator that nothing has to be known about the data for.
 NOISE = {
@@ -42,26 +34,26 @@ NOISE = {
     Card(
         key="corruption_augmentation",
         name="Corruption augmentation",
-        paper="Rusak, Schott, Zimmermann, Bitterwolf, Bringmann, Bethge and Brendel: A Simple Way to Make Neural Networks Robust "
-        "Against Diverse Image Corruptions",
-        venue="ECCV 2020",
         leaf="corrupted/augmentation",
+        imperfection=("corrupted at test", "missing at test", "missing in training"),
         faithful=(
-            "half of the inputs of a batch are corrupted by noise of a level that is drawn for each, the others stay clean",
+            "half of the inputs of a batch are corrupted by noise of a level that is drawn for each, the others "
+            "stay clean",
             "new draws in every epoch",
             "the model, its loss and its answer are those of the host",
         ),
         simplified=(
             "each modality is corrupted on its own, since the paper has one; its noise is the plain one of its kind",
-            "levels are severities 1 to 3, each equally likely; the paper tunes one standard deviation, or draws among five",
+            "levels are severities 1 to 3, each equally likely; the paper tunes one standard deviation, or "
+            "draws among five",
             "trained from the start; the paper fine-tunes a trained network",
             "the paper's adversarial noise training (a generator learns the noise) is left out",
         ),
+        check="in each epoch the share asked for of each modality is damaged anew, at all levels; the clean rows "
+        "and the levels are in truth, and the model sees no level",
+        premise="inputs in use are corrupted in ways that the training noise resembles",
+        confidence="high",
         defaults_from="the paper for the share of one half; severities: this library",
-        check="in each epoch the share asked for of each modality is damaged anew, at all levels; the clean rows and the levels "
-        "are in truth, and the model sees no level",
-        imperfection=frozenset({"corrupted at test", "missing at test", "missing in training"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
         modalities=(1, None),
         joint=False,
     )
@@ -78,13 +70,11 @@ class CorruptionAugmentation(Strategy):
             plain noise of each modality's kind, independent of each other. An operator is used at levels 1 to its own.
         share: of the rows that are damaged; with ``auto`` of each modality's rows.
         severity: the largest level; each row draws its own.
-        seed: of the draws.
+        draws: number of the sequence of random draws.
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]] = {"share": 0.0}
-
     def __init__(
-        self, schema: Schema, corruption: str = "auto", share: float = 0.5, severity: int = 3, seed: int = 0
+        self, schema: Schema, corruption: str = "auto", share: float = 0.5, severity: int = 3, draws: int = 0
     ) -> None:
         super().__init__()
         check_severity("corruption_augmentation", severity)
@@ -99,7 +89,7 @@ class CorruptionAugmentation(Strategy):
             )
         for name in self.distortion.modalities:
             schema.column(name)
-        self.seed = seed
+        self.draws = draws
         self._forget()
 
     def _forget(self) -> None:
@@ -107,7 +97,7 @@ class CorruptionAugmentation(Strategy):
 
     def prepare(self, data: Splits, stage: Stage) -> None:
         """Look at the training rows once: scales, pools of noise."""
-        self.__dict__["planned"] = self.distortion.plan(data.train, self.seed)
+        self.__dict__["planned"] = self.distortion.plan(data.train, self.draws)
         self.__dict__["drawn"] = (None, None)
 
     def damaged(self, batch: Batch) -> Batch:
@@ -132,44 +122,6 @@ class CorruptionAugmentation(Strategy):
         """The plan, which may hold on to the training rows, is let go."""
         self._forget()
         return model
-
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        lab.epochs = 3
-        pipeline = lab.pipeline()
-        seen: list[Batch] = []
-        hook = pipeline.model.register_forward_pre_hook(_note(seen))
-        lab.train(pipeline)
-        hook.remove()
-        assert all(batch.severity is None for batch in seen), "the model sees how much was damaged"
-        levels = []
-        for batch in seen:
-            assert batch.truth is not None, "the clean batch is gone"
-            assert batch.truth.severity is not None, "nobody knows what was damaged"
-            clean = lab.data.batch(batch.index)
-            for column, name in enumerate(batch.names):
-                assert torch.equal(batch.truth.inputs[name], clean.inputs[name]), "truth is not clean"
-                changed = (batch.inputs[name] != clean.inputs[name]).any(1)
-                assert torch.equal(changed, batch.truth.severity[:, column] > 0), "what is said is not what was done"
-            levels.append((batch.index, batch.truth.severity))
-        index = torch.cat([rows for rows, _ in levels]).chunk(lab.epochs)
-        level = torch.cat([found for _, found in levels]).chunk(lab.epochs)
-        hit = torch.stack([found[rows.argsort()] > 0 for rows, found in zip(index, level, strict=True)])
-        shares = hit.float().mean((0, 1))
-        assert bool(((shares - 0.5).abs() < 0.1).all()), f"shares of damaged rows: {shares.tolist()}"
-        assert set(torch.cat(level).flatten().tolist()) == {0.0, 1.0, 2.0, 3.0}, "some level is never drawn"
-        assert 0.4 < float((hit[0] != hit[1]).float().mean()) < 0.6, "epochs repeat their draws"
-
-
-def _note(seen: list[Batch]) -> Any:
-    """A hook that keeps the batches that a model is trained on."""
-
-    def hook(module: nn.Module, args: tuple[Batch]) -> None:
-        if module.training:
-            seen.append(args[0])
-
-    return hook
 
 
 def _auto(schema: Schema, share: float, severity: int) -> Distortion:
@@ -198,3 +150,45 @@ def up_to(distortion: Distortion, severity: int) -> Distortion:
     if isinstance(distortion, Compose | OneOf | Correlated):
         return replace(distortion, parts=tuple(up_to(part, severity) for part in distortion.parts))
     raise ConfigError(f"corruption_augmentation: levels cannot be drawn for {distortion}")
+
+
+ablation_of(CorruptionAugmentation, share=0.0)
+
+
+@check_of(CorruptionAugmentation)
+def half_is_damaged_anew_in_each_epoch(lab: Lab) -> None:
+    """See the card's ``check``."""
+    lab.epochs = 3
+    pipeline = lab.pipeline()
+    seen: list[Batch] = []
+    hook = pipeline.model.register_forward_pre_hook(_note(seen))
+    lab.train(pipeline)
+    hook.remove()
+    assert all(batch.severity is None for batch in seen), "the model sees how much was damaged"
+    levels = []
+    for batch in seen:
+        assert batch.truth is not None, "the clean batch is gone"
+        assert batch.truth.severity is not None, "nobody knows what was damaged"
+        clean = lab.data.batch(batch.index)
+        for column, name in enumerate(batch.names):
+            assert torch.equal(batch.truth.inputs[name], clean.inputs[name]), "truth is not clean"
+            changed = (batch.inputs[name] != clean.inputs[name]).any(1)
+            assert torch.equal(changed, batch.truth.severity[:, column] > 0), "what is said is not what was done"
+        levels.append((batch.index, batch.truth.severity))
+    index = torch.cat([rows for rows, _ in levels]).chunk(lab.epochs)
+    level = torch.cat([found for _, found in levels]).chunk(lab.epochs)
+    hit = torch.stack([found[rows.argsort()] > 0 for rows, found in zip(index, level, strict=True)])
+    shares = hit.float().mean((0, 1))
+    assert bool(((shares - 0.5).abs() < 0.1).all()), f"shares of damaged rows: {shares.tolist()}"
+    assert set(torch.cat(level).flatten().tolist()) == {0.0, 1.0, 2.0, 3.0}, "some level is never drawn"
+    assert 0.4 < float((hit[0] != hit[1]).float().mean()) < 0.6, "epochs repeat their draws"
+
+
+def _note(seen: list[Batch]) -> Any:
+    """A hook that keeps the batches that a model is trained on."""
+
+    def hook(module: nn.Module, args: tuple[Batch]) -> None:
+        if module.training:
+            seen.append(args[0])
+
+    return hook

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.data import Splits
-from kintsugi.core.features import Features, Fused, Stream
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.prediction import Prediction, Step
-from kintsugi.core.schema import Schema
-from kintsugi.core.stage import Stage
+from kintsugi.core import (
+    Batch, Card, Features, Fused, Lab, Model, Prediction, Schema, Splits, Stage, Step, Stream, ablation_of,
+    check_of, register,
+)  # fmt: skip
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, sample
+from kintsugi.layers.meta import fast_weights
 from kintsugi.layers.mlp import mlp
 from kintsugi.losses.distance import mse
-from kintsugi.training.lab import Lab
-from kintsugi.training.meta import fast_weights
 
 CLASSIFIER = ("trunk.*", "task_head.*")  # what the inner step moves
 
@@ -32,26 +24,26 @@ CLASSIFIER = ("trunk.*", "task_head.*")  # what the inner step moves
     Card(
         key="smil",
         name="SMIL",
-        paper="Ma, Ren, Zhao, Tulyakov, Wu and Peng: SMIL: Multimodal Learning with Severely Missing Modality",
-        venue="AAAI 2021",
         leaf="missing/co_learning",
+        imperfection=("missing at test", "missing in training"),
         faithful=(
             "a missing feature is a random convex combination of centres (k-means on the complete rows)",
             "a second small network perturbs the joint feature, by an amount that depends on the input",
-            "bilevel training: an inner step on the incomplete rows, an outer loss on complete ones at the adapted weights, "
-            "with the graph of the inner step kept",
+            "bilevel training: an inner step on the incomplete rows, an outer loss on complete ones at the "
+            "adapted weights, with the graph of the inner step kept",
             "a divergence of both random quantities from a unit Gaussian, as in the variational form",
         ),
         simplified=(
-            "the inner step moves the classifier only: second-order gradients through convolutions cost more than the rest",
+            "the inner step moves the classifier only: second-order gradients through convolutions cost more "
+            "than the rest",
             "the joint feature is layer-normalised before the multiplicative perturbation, which diverges without it",
             "at test the posterior mean stands for the average over draws, so that an answer does not depend on a seed",
         ),
+        check="rebuilt features are convex combinations of the centres; the outer gradient reaches the rebuilding "
+        "network through the inner step; draws differ in training and not in use",
+        premise="few training rows are complete, and modalities share what tells the target",
+        confidence="high",
         defaults_from="the release for AV-MNIST: 10 centres, inner rate 1e-3, weight 0.01 of the feature terms",
-        check="rebuilt features are convex combinations of the centres; the outer gradient reaches the rebuilding network "
-        "through the inner step; draws differ in training and not in use",
-        imperfection=frozenset({"missing in training", "missing at test"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
         cost="medium",
     )
 )
@@ -66,15 +58,13 @@ class SMIL(Model):
         kl: weight of the divergences.
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]]
-
     def __init__(
         self, schema: Schema, dim: int = 32, centres: int = 10,
         hidden: int = 64, inner_lr: float = 1e-3, alpha: float = 0.01,
-        kl: float = 1e-3, encoders: Mapping[str, nn.Module] | None = None,
+        kl: float = 1e-3
     ) -> None:  # fmt: skip
         width = dim * len(schema)
-        super().__init__(schema, dim, encoders, fused=hidden)
+        super().__init__(schema, dim, fused=hidden)
         self.trunk = mlp([width, hidden], last=True)
         self.pick = nn.ModuleDict({m: GaussianHead(dim, centres) for m in schema.names})  # reconstruction network
         self.disturb = GaussianHead(dim, width)  # regularisation network
@@ -161,33 +151,8 @@ class SMIL(Model):
             patterns = torch.eye(len(self.schema), dtype=torch.bool, device=batch.device)
         return patterns[torch.arange(rows, device=batch.device) % len(patterns)]
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        model = lab.trained().model
-        assert isinstance(model, SMIL)
-        batch = lab.batch().only("m0")
-        shares = model.shares("m1", model.encode(batch).pooled()[:, 0])
-        rebuilt = model.complete(model.encode(batch)).streams["m1"].pooled()
-        assert torch.allclose(rebuilt, shares @ model.get_buffer("centres_m1"), atol=1e-5), "not in the centres' hull"
-        assert bool((shares > 0).all())
-        assert torch.allclose(shares.sum(1), torch.ones(len(shares)))
-        assert torch.equal(model(batch).output, model(batch).output)
-        model.train()
-        assert not torch.equal(model(batch).output, model(batch).output), "training draws nothing"
-        gradients = []
-        for second_order in (True, False):
-            with torch.random.fork_rng(devices=[]):  # both orders see the same draws
-                torch.manual_seed(0)
-                inner = model.task.loss(model(batch).output, batch)
-                fast = fast_weights(model, inner, 1.0, only=CLASSIFIER, second_order=second_order)
-                outer = model.task.loss(model.call(fast, lab.batch()).output, lab.batch())
-            weight = next(model.pick["m1"].parameters())
-            gradients.append(torch.autograd.grad(outer, weight)[0])
-        assert bool(gradients[0].any()), "the outer loss does not reach the rebuilding network through the inner step"
-        assert not bool(gradients[1].any()), "it reaches it in another way"
 
-
+@ablation_of(SMIL)
 class Unlearned(SMIL):
     """Off: zeros for what is missing, no perturbation, one plain loss."""
 
@@ -209,4 +174,28 @@ class Unlearned(SMIL):
         return Model.step(self, batch)
 
 
-SMIL.off = Unlearned
+@check_of(SMIL)
+def rebuilds_from_centres_by_meta_learning(lab: Lab) -> None:
+    """See the card's ``check``."""
+    model = lab.trained().model
+    assert isinstance(model, SMIL)
+    batch = lab.batch().only("m0")
+    shares = model.shares("m1", model.encode(batch).pooled()[:, 0])
+    rebuilt = model.complete(model.encode(batch)).streams["m1"].pooled()
+    assert torch.allclose(rebuilt, shares @ model.get_buffer("centres_m1"), atol=1e-5), "not in the centres' hull"
+    assert bool((shares > 0).all())
+    assert torch.allclose(shares.sum(1), torch.ones(len(shares)))
+    assert torch.equal(model(batch).output, model(batch).output)
+    model.train()
+    assert not torch.equal(model(batch).output, model(batch).output), "training draws nothing"
+    gradients = []
+    for second_order in (True, False):
+        with torch.random.fork_rng(devices=[]):  # both orders see the same draws
+            torch.manual_seed(0)
+            inner = model.task.loss(model(batch).output, batch)
+            fast = fast_weights(model, inner, 1.0, only=CLASSIFIER, second_order=second_order)
+            outer = model.task.loss(model.call(fast, lab.batch()).output, lab.batch())
+        weight = next(model.pick["m1"].parameters())
+        gradients.append(torch.autograd.grad(outer, weight)[0])
+    assert bool(gradients[0].any()), "the outer loss does not reach the rebuilding network through the inner step"
+    assert not bool(gradients[1].any()), "it reaches it in another way"

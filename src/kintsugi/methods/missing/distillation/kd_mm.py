@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.data import Splits
-from kintsugi.core.errors import ConfigError
-from kintsugi.core.features import Features, Fused
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.prediction import Prediction, Step
-from kintsugi.core.schema import Schema
-from kintsugi.core.stage import Stage
-from kintsugi.core.wrappers import Answer, Inner, Monitor, Runner, Strategy
+from kintsugi.core import (
+    Answer, Batch, Card, ConfigError, Features, Fused, Inner, Lab, Model, Monitor, Pipeline, Prediction, Runner,
+    Schema, Splits, Stage, Step, Strategy, ablation_of, check_of, register,
+)  # fmt: skip
 from kintsugi.layers.mlp import mlp
 from kintsugi.layers.vote import vote
 from kintsugi.losses.distil import soft_targets
-from kintsugi.training.lab import Lab
-
-
-class Concat(Model):
-    """The student: one sub-network a modality, side by side, a hidden layer, one head. What is absent is zero."""
-
-    def __init__(
-        self, schema: Schema, dim: int = 32, hidden: int = 128, encoders: Mapping[str, nn.Module] | None = None
-    ) -> None:
-        super().__init__(schema, dim, encoders, fused=hidden)
-        self.trunk = mlp([dim * len(schema), hidden], last=True)
-
-    def fuse(self, features: Features) -> Fused:
-        return Fused.vector(self.trunk(features.flat()))
-
-
-class Teacher(Model):
-    """A model of one modality; reads it out of rows that have more."""
-
-    def __init__(
-        self, schema: Schema, modality: str, dim: int = 32, encoders: Mapping[str, nn.Module] | None = None
-    ) -> None:
-        own = {modality: encoders[modality]} if encoders and modality in encoders else None
-        super().__init__(Schema((schema[modality],), schema.task), dim, own)
-        self.modality = modality
-
-    def stages(self) -> list[Stage]:
-        return [Stage(f"teacher of {self.modality}", rows=f"has:{self.modality}")]
 
 
 @register(
     Card(
         key="kd_mm",
         name="KD-MM",
-        paper="Wang, Zhan, Thompson and Zhou: Multimodal Learning with Incomplete Modalities by Knowledge Distillation",
-        venue="KDD 2020",
         leaf="missing/distillation",
+        imperfection=("missing in training",),
         faithful=(
             "one teacher a modality, trained on all rows that own it",
             "a student of all modalities, trained on complete rows by labels and by every teacher's softened answers",
@@ -69,13 +31,15 @@ class Teacher(Model):
         ),
         simplified=(
             "encoders by kind of data stand for the paper's two-layer perceptrons",
-            "an addition of this library: rows with holes are answered by the teachers' vote (fallback=False: by the student "
-            "with zeros in the holes); the paper tests on complete rows only",
+            "an addition of this library: rows with holes are answered by the teachers' vote (fallback=False: "
+            "by the student with zeros in the holes); the paper tests on complete rows only",
         ),
-        defaults_from="Hinton et al. 2015 for the temperature; teacher weights shared evenly, the release tunes them by data set",
         check="teacher m sees exactly the rows with m, the student only complete ones; no gradient reaches a teacher",
-        imperfection=frozenset({"missing in training"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        premise="many training rows own single modalities and few are complete, so that teachers see more rows than "
+        "the student",
+        confidence="high",
+        defaults_from="Hinton et al. 2015 for the temperature; teacher weights shared evenly, the release tunes them by "
+        "data set",
         cost="medium",
     )
 )
@@ -89,11 +53,8 @@ class KDMM(Strategy):
         fallback: teachers answer rows with holes.
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]]
-
     def __init__(
-        self, schema: Schema, weights: Sequence[float] | None = None, temperature: float = 2.0, dim: int = 32,
-        encoders: Mapping[str, nn.Module] | None = None,
+        self, schema: Schema, weights: Sequence[float] | None = None, temperature: float = 2.0, dim: int = 32
     ) -> None:  # fmt: skip
         super().__init__()
         if weights is not None and len(weights) != len(schema):
@@ -102,15 +63,13 @@ class KDMM(Strategy):
             raise ConfigError(f"kd_mm: temperature must be above 0, not {temperature}")
         self.weights = tuple(weights or [1 / len(schema)] * len(schema))
         self.temperature, self.task = temperature, schema.task
-        self.teachers = nn.ModuleDict({m: Teacher(schema, m, dim, encoders) for m in schema.names})
+        self.teachers = nn.ModuleDict({m: Teacher(schema, m, dim) for m in schema.names})
 
     @classmethod
-    def pipeline(
-        cls, schema: Schema, host: Any = None, fallback: bool = True, encoders: Any = None, **hyper: Any
-    ) -> Pipeline:
-        strategy = cls(schema, encoders=encoders, **hyper)
-        student = Concat(schema, hyper.get("dim", 32), encoders=encoders) if host is None else host
-        monitors = [FallBack(schema, hyper.get("dim", 32), encoders)] if fallback else []
+    def pipeline(cls, schema: Schema, host: Any = None, fallback: bool = True, **hyper: Any) -> Pipeline:
+        strategy = cls(schema, **hyper)
+        student = Concat(schema, hyper.get("dim", 32)) if host is None else host
+        monitors = [FallBack(schema, hyper.get("dim", 32))] if fallback else []
         for monitor in monitors:
             monitor.teachers = strategy.teachers
         return Pipeline(student, strategies=[strategy], monitors=monitors)
@@ -137,49 +96,36 @@ class KDMM(Strategy):
             terms.append(self.weights[i] * (rows * here).sum() / here.sum().clamp(min=1))
         return step.plus(kd=torch.stack(terms).sum())
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        from kintsugi.imperfect import parse_mechanism
 
-        train = lab.splits.train.with_missing(parse_mechanism("mcar(0.3)"), seed=1)  # type: ignore[attr-defined]
-        lab.splits = Splits(train, lab.splits.val)
-        pipeline = lab.pipeline()
-        seen: dict[str, set[int]] = {}
-        for name, module in [("student", pipeline.model), *pipeline.strategies[0].teachers.items()]:  # type: ignore[union-attr,operator]
-            rows = seen.setdefault(name, set())
-            module.register_forward_pre_hook(_note(rows, name, lab))
-        lab.train(pipeline)
-        for column, name in enumerate(lab.schema.names):
-            own = set(train.index[train.present[:, column]].tolist())
-            assert seen[name] == own, f"the teacher of {name} saw {len(seen[name])} rows, {len(own)} own it"
-        assert seen["student"] == set(train.index[train.present.all(1)].tolist()), "the student saw incomplete rows"
-        pipeline.train()
-        loss = pipeline.step(train.batch(train.positions("complete")[:16])).losses["kd"]
-        loss.backward()
-        assert all(p.grad is None for t in pipeline.strategies[0].teachers.values() for p in t.parameters())  # type: ignore[operator]
-        assert any(p.grad is not None and bool(p.grad.any()) for p in pipeline.model.parameters())
+class Concat(Model):
+    """The student: one sub-network a modality, side by side, a hidden layer, one head. What is absent is zero."""
+
+    def __init__(self, schema: Schema, dim: int = 32, hidden: int = 128) -> None:
+        super().__init__(schema, dim, fused=hidden)
+        self.trunk = mlp([dim * len(schema), hidden], last=True)
+
+    def fuse(self, features: Features) -> Fused:
+        return Fused.vector(self.trunk(features.flat()))
 
 
-def _note(rows: set[int], name: str, lab: Lab) -> Any:
-    """A hook that notes which training rows a model learns from: those of batches in training mode that own ``name``."""
+class Teacher(Model):
+    """A model of one modality; reads it out of rows that have more."""
 
-    def hook(module: nn.Module, args: tuple[Batch]) -> None:
-        batch = args[0]
-        if module.training:
-            here = batch.present[:, lab.schema.column(name)] if name in lab.schema.names else batch.present.any(1)
-            rows.update(batch.index[here].tolist())
+    def __init__(self, schema: Schema, modality: str, dim: int = 32) -> None:
+        super().__init__(Schema((schema[modality],), schema.task), dim)
+        self.modality = modality
 
-    return hook
+    def stages(self) -> list[Stage]:
+        return [Stage(f"teacher of {self.modality}", rows=f"has:{self.modality}")]
 
 
 class FallBack(Monitor):
     """Rows with holes are answered by the vote of the teachers of what is there."""
 
-    def __init__(self, schema: Schema, dim: int = 32, encoders: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(self, schema: Schema, dim: int = 32) -> None:
         super().__init__()
         self.task = schema.task
-        self.teachers = nn.ModuleDict({m: Teacher(schema, m, dim, encoders) for m in schema.names})
+        self.teachers = nn.ModuleDict({m: Teacher(schema, m, dim) for m in schema.names})
 
     def answer(self, batch: Batch, inner: Answer) -> Prediction:
         prediction = inner(batch)
@@ -191,14 +137,13 @@ class FallBack(Monitor):
         return replace(prediction, output=torch.where(holes[:, None], merged, prediction.output), embedding=None)
 
 
+@ablation_of(KDMM)
 class Undistilled(KDMM):
     """Off: the student learns from labels alone, and there is nobody to fall back on."""
 
     @classmethod
-    def pipeline(
-        cls, schema: Schema, host: Any = None, fallback: bool = False, encoders: Any = None, **hyper: Any
-    ) -> Pipeline:
-        return super().pipeline(schema, host, False, encoders, **hyper)
+    def pipeline(cls, schema: Schema, host: Any = None, fallback: bool = False, **hyper: Any) -> Pipeline:
+        return super().pipeline(schema, host, False, **hyper)
 
     def __init__(self, schema: Schema, **hyper: Any) -> None:
         super().__init__(schema, **hyper)
@@ -211,4 +156,37 @@ class Undistilled(KDMM):
         return inner(batch)
 
 
-KDMM.off = Undistilled
+@check_of(KDMM)
+def teachers_see_what_the_student_does_not(lab: Lab) -> None:
+    """See the card's ``check``."""
+    from kintsugi.imperfect import parse_mechanism
+
+    train = lab.splits.train.with_missing(parse_mechanism("mcar(0.3)"), seed=1)  # type: ignore[attr-defined]
+    lab.splits = Splits(train, lab.splits.val)
+    pipeline = lab.pipeline()
+    seen: dict[str, set[int]] = {}
+    for name, module in [("student", pipeline.model), *pipeline.strategies[0].teachers.items()]:  # type: ignore[union-attr,operator]
+        rows = seen.setdefault(name, set())
+        module.register_forward_pre_hook(_note(rows, name, lab))
+    lab.train(pipeline)
+    for column, name in enumerate(lab.schema.names):
+        own = set(train.index[train.present[:, column]].tolist())
+        assert seen[name] == own, f"the teacher of {name} saw {len(seen[name])} rows, {len(own)} own it"
+    assert seen["student"] == set(train.index[train.present.all(1)].tolist()), "the student saw incomplete rows"
+    pipeline.train()
+    loss = pipeline.step(train.batch(train.positions("complete")[:16])).losses["kd"]
+    loss.backward()
+    assert all(p.grad is None for t in pipeline.strategies[0].teachers.values() for p in t.parameters())  # type: ignore[operator]
+    assert any(p.grad is not None and bool(p.grad.any()) for p in pipeline.model.parameters())
+
+
+def _note(rows: set[int], name: str, lab: Lab) -> Any:
+    """A hook that notes which training rows a model learns from: those of batches in training mode that own ``name``."""
+
+    def hook(module: nn.Module, args: tuple[Batch]) -> None:
+        batch = args[0]
+        if module.training:
+            here = batch.present[:, lab.schema.column(name)] if name in lab.schema.names else batch.present.any(1)
+            rows.update(batch.index[here].tolist())
+
+    return hook

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import torch
-from torch import nn
 
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.data import Splits
-from kintsugi.core.features import Features, Fused
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.prediction import Prediction, Step
-from kintsugi.core.schema import Schema, StreamSpec
-from kintsugi.core.stage import Stage
+from kintsugi.core import (
+    Batch, Card, Features, Fused, Lab, Model, Prediction, Schema, Splits, Stage, Step, StreamSpec, ablation_of,
+    check_of, register,
+)  # fmt: skip
 from kintsugi.layers.imagination import Imaginer
 from kintsugi.layers.mlp import mlp
 from kintsugi.losses.distance import mse
-from kintsugi.training.lab import Lab
 
 
 @register(
     Card(
         key="mmin",
         name="MMIN",
-        paper="Zhao, Li and Jin: Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing Modalities",
-        venue="ACL 2021",
         leaf="missing/generative",
+        imperfection=("missing at test",),
         faithful=(
             "a cascade of residual autoencoders imagines the embedding of what is missing",
             "the classifier sees the bottlenecks of all blocks, nothing else",
@@ -41,13 +29,15 @@ from kintsugi.training.lab import Lab
             "encoders by kind of data stand for the paper's LSTM and TextCNN",
             "widths of the autoencoders are the paper's shares of the joint embedding, not its numbers",
             "the classifier has one hidden layer; the release has two of 128",
-            "the complete pattern is drawn too, 1 time in 7 of 3 modalities; the release never shows it to the second stage, "
-            "so that what only all modalities together tell could not be learned",
+            "the complete pattern is drawn too, 1 time in 7 of 3 modalities; the release never shows it to the "
+            "second stage, so that what only all modalities together tell could not be learned",
         ),
+        check="the imagined embedding of an absent modality is nearer to the teacher's embedding than the batch "
+        "mean is",
+        premise="modalities predict each other, complete rows are many and labels are few; some modalities are "
+        "absent in use",
+        confidence="high",
         defaults_from="the released IEMOCAP configuration: 5 blocks, weights 4 and 2",
-        check="the imagined embedding of an absent modality is nearer to the teacher's embedding than the batch mean is",
-        imperfection=frozenset({"missing at test"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
         cost="medium",
     )
 )
@@ -61,14 +51,11 @@ class MMIN(Model):
         w_forward, w_backward: weights of the imagination and of the cycle.
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]]
-
     def __init__(
-        self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128, w_forward: float = 4.0, w_backward: float = 2.0,
-        encoders: Mapping[str, nn.Module] | None = None,
+        self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128, w_forward: float = 4.0, w_backward: float = 2.0
     ) -> None:  # fmt: skip
         width = dim * len(schema)
-        super().__init__(schema, dim, encoders, fused=None)
+        super().__init__(schema, dim, fused=None)
         self.warm_trunk = mlp([width, hidden], last=True)  # of the first stage only
         self.warm_head = schema.task.head(StreamSpec(hidden))
         self.forward_imagination = Imaginer(width, blocks)
@@ -119,32 +106,13 @@ class MMIN(Model):
         }
         return Step(losses, prediction)
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        model = lab.trained().model
-        batch = lab.batch(64)
-        for name in lab.schema.names:
-            there = torch.tensor([m != name for m in lab.schema.names])
-            with torch.no_grad():
-                truth = model.encode(batch, model.get_submodule("teacher")).streams[name].pooled()  # type: ignore[arg-type]
-                imagined = model(batch.where(there)).extras["imagined"].unflatten(1, (len(lab.schema), -1))
-            guess = imagined[:, lab.schema.column(name)]
-            assert mse(guess, truth) < mse(truth.mean(0).expand_as(truth), truth), f"{name} is not imagined"
 
-
+@ablation_of(MMIN)
 class Unguided(MMIN):
     """Off: the same cascade with no target to imagine and no way back."""
 
-    def __init__(
-        self,
-        schema: Schema,
-        dim: int = 32,
-        blocks: int = 5,
-        hidden: int = 128,
-        encoders: Mapping[str, nn.Module] | None = None,
-    ) -> None:
-        super().__init__(schema, dim, blocks, hidden, encoders=encoders)
+    def __init__(self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128) -> None:
+        super().__init__(schema, dim, blocks, hidden)
         self.forward_imagination.transition.requires_grad_(False)
         self.backward_imagination.requires_grad_(False)
         self.forward_imagination.up[-1].requires_grad_(False)  # feeds the imagined embedding alone
@@ -153,4 +121,15 @@ class Unguided(MMIN):
         return Model.step(self, batch)
 
 
-MMIN.off = Unguided
+@check_of(MMIN)
+def imagines_what_is_absent(lab: Lab) -> None:
+    """See the card's ``check``."""
+    model = lab.trained().model
+    batch = lab.batch(64)
+    for name in lab.schema.names:
+        there = torch.tensor([m != name for m in lab.schema.names])
+        with torch.no_grad():
+            truth = model.encode(batch, model.get_submodule("teacher")).streams[name].pooled()  # type: ignore[arg-type]
+            imagined = model(batch.where(there)).extras["imagined"].unflatten(1, (len(lab.schema), -1))
+        guess = imagined[:, lab.schema.column(name)]
+        assert mse(guess, truth) < mse(truth.mean(0).expand_as(truth), truth), f"{name} is not imagined"

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kintsugi.core.card import Card
-from kintsugi.core.errors import ConfigError
-from kintsugi.core.features import Features, Fused
-from kintsugi.core.methods import register
-from kintsugi.core.model import Model
-from kintsugi.core.part import Part
-from kintsugi.core.schema import Schema
-from kintsugi.core.stage import Stage
+from kintsugi.core import Card, ConfigError, Features, Fused, Lab, Model, Schema, Stage, ablation_of, check_of, register
 from kintsugi.layers.prompts import CasePrompts
 from kintsugi.layers.streams import SingleStream
-from kintsugi.training.lab import Lab
 
 
 @register(
     Card(
         key="missing_aware_prompts",
         name="Missing-aware prompts (MAP)",
-        paper="Lee, Tsai, Chiu and Lee: Multimodal Prompting with Missing Modalities for Visual Recognition",
-        venue="CVPR 2023",
         leaf="missing/prompt",
+        imperfection=("missing at test", "missing in training"),
         faithful=(
             "one prompt for each missing case, picked by the row's pattern",
             "a frozen backbone with prompts at its first layers; only prompts and head move",
@@ -38,10 +28,11 @@ from kintsugi.training.lab import Lab
             "a small transformer, pretrained on the complete training rows, stands for a downloaded ViLT",
             "with M modalities there are 2^M - 1 cases; the paper has two modalities",
         ),
-        defaults_from="the release: prompts in the first half of the layers; length 16 of 12 layers is scaled to 4 of 4",
         check="flipping the case changes the answer only through the prompt; other cases' prompts get no gradient",
-        imperfection=frozenset({"missing at test", "missing in training"}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        premise="a backbone pretrained on complete rows stays frozen, and which modalities are absent recurs or "
+        "itself tells something of the target",
+        confidence="high",
+        defaults_from="the release: prompts in the first half of the layers; length 16 of 12 layers is scaled to 4 of 4",
         modalities=(2, 8),
         cost="medium",
     )
@@ -55,13 +46,10 @@ class MissingAwarePrompts(Model):
         inject: ``input`` (before the tokens of a layer) or ``attention`` (halves before its keys and values).
     """
 
-    off: ClassVar[dict[str, Any] | type[Part]]
-
     def __init__(
-        self, schema: Schema, dim: int = 32, depth: int = 4, length: int = 4, prompted: int = 2, inject: str = "input",
-        encoders: Mapping[str, nn.Module] | None = None,
+        self, schema: Schema, dim: int = 32, depth: int = 4, length: int = 4, prompted: int = 2, inject: str = "input"
     ) -> None:  # fmt: skip
-        super().__init__(schema, dim, encoders)
+        super().__init__(schema, dim)
         if inject not in ("input", "attention"):
             raise ConfigError(f"unknown injection {inject!r}; known: input, attention")
         if not 1 <= prompted <= depth or length < 2 or length % 2:
@@ -91,27 +79,8 @@ class MissingAwarePrompts(Model):
             summary, _ = self.backbone(tokens, mask, kinds, attention_prompts=halves, show_absent=True)
         return Fused.vector(summary)
 
-    @staticmethod
-    def mechanism(lab: Lab) -> None:
-        """See the card's ``check``."""
-        model = lab.trained().model
-        assert isinstance(model, MissingAwarePrompts)
-        features = model.encode(lab.batch().only("m0", "m1"))
-        told = torch.ones_like(features.present)
-        cases = [model.read(features, pattern).pooled() for pattern in (features.present, told)]
-        assert not torch.allclose(cases[0], cases[1]), "the pattern does not matter"
-        model.prompts.table.grad = None
-        cases[0].pow(2).sum().backward()
-        grad = model.prompts.table.grad
-        assert grad is not None
-        touched = grad.flatten(1).abs().sum(1) > 0
-        assert touched.nonzero().flatten().tolist() == [0b011 - 1], "a prompt of another case moves"
-        with torch.no_grad():
-            model.prompts.table[0b111 - 1] = model.prompts.table[0b011 - 1]
-            again = [model.read(features, pattern).pooled() for pattern in (features.present, told)]
-        assert torch.equal(*again), "the pattern matters in another way than through its prompt"
 
-
+@ablation_of(MissingAwarePrompts)
 class Unprompted(MissingAwarePrompts):
     """Off: the same backbone and dummies without prompts."""
 
@@ -128,4 +97,22 @@ class Unprompted(MissingAwarePrompts):
         return Fused.vector(summary)
 
 
-MissingAwarePrompts.off = Unprompted
+@check_of(MissingAwarePrompts)
+def the_pattern_acts_through_its_prompt(lab: Lab) -> None:
+    """See the card's ``check``."""
+    model = lab.trained().model
+    assert isinstance(model, MissingAwarePrompts)
+    features = model.encode(lab.batch().only("m0", "m1"))
+    told = torch.ones_like(features.present)
+    cases = [model.read(features, pattern).pooled() for pattern in (features.present, told)]
+    assert not torch.allclose(cases[0], cases[1]), "the pattern does not matter"
+    model.prompts.table.grad = None
+    cases[0].pow(2).sum().backward()
+    grad = model.prompts.table.grad
+    assert grad is not None
+    touched = grad.flatten(1).abs().sum(1) > 0
+    assert touched.nonzero().flatten().tolist() == [0b011 - 1], "a prompt of another case moves"
+    with torch.no_grad():
+        model.prompts.table[0b111 - 1] = model.prompts.table[0b011 - 1]
+        again = [model.read(features, pattern).pooled() for pattern in (features.present, told)]
+    assert torch.equal(*again), "the pattern matters in another way than through its prompt"

@@ -1,0 +1,151 @@
+"""Which registered things a trial uses, with their versions, and which of a store are newer than those here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from kintsugi.bench.schema_sql import StoreError
+from kintsugi.bench.trial import canonical
+from kintsugi.core.errors import UnknownName
+from kintsugi.core.schema import TASKS, Schema
+from kintsugi.evaluation.protocols import Protocol
+
+if TYPE_CHECKING:
+    from kintsugi.bench.store import Store
+
+_pipelines: dict[tuple[type[Any], str, str], list[str]] = {}
+
+
+def trial_versions(
+    method: str,
+    params: Mapping[str, Any],
+    schema: Schema,
+    training: str,
+    protocol: Protocol,
+    metrics: Sequence[str],
+    chosen: bool,
+) -> dict[str, int]:
+    """Versions of everything registered that a trial uses: ``{"method mmin": 1, "encoder vector": 1, "training": 1, …}``.
+
+    Methods, encoders, operators and mechanisms of the pipeline (see :func:`kintsugi.training.components.names_in`), operators,
+    mechanisms and published settings of the training condition and of each condition of the protocol, the task, the
+    metrics, and training, reading and evaluation (:mod:`kintsugi.core.versions`).
+
+    Args:
+        method: key. params: arguments as given. schema: of the data.
+        training: condition, as in :class:`~kintsugi.bench.job.Job`.
+        protocol: of the trial.
+        metrics: names of those that are reported.
+        chosen: epochs are chosen by the first metric of the task.
+
+    Raises:
+        UnknownName, ConfigError: of the method, its arguments or a condition.
+    """
+    from kintsugi.training.components import WHOLE, versions_of
+
+    names = {*WHOLE, f"task {schema.task.key}", *_names_of_pipeline(method, params, schema)}
+    names.update(name for text in _texts(training, protocol) for name in _names_of_text(text))
+    names.update(f"metric {metric}" for metric in metrics)
+    if chosen:
+        names.add(f"metric {next(iter(schema.task.metrics()))}")
+    return versions_of(names, schema.task)
+
+
+def given_masks(training: str, protocol: Protocol) -> dict[str, str]:
+    """Conditions that name the file of a mask -> the mask by its content: the file may hold another one tomorrow."""
+    from kintsugi.bench.work import parse_training
+
+    asked = {text for text in _texts(training, protocol) if "mechanism given" in _names_of_text(text)}
+    return {text: str(parse_training(text)) for text in sorted(asked)}
+
+
+def _texts(training: str, protocol: Protocol) -> set[str]:
+    texts = {training}
+    for condition in protocol.conditions:
+        texts.update(
+            condition.corruptions if condition.missing is None else (condition.missing, *condition.corruptions)
+        )
+    return texts
+
+
+@lru_cache(maxsize=4096)  # a protocol has hundreds of conditions, and all trials of a suite share them
+def _names_of_text(text: str) -> tuple[str, ...]:
+    from kintsugi.bench.work import parse_training
+    from kintsugi.imperfect.components import components_of
+
+    return components_of(parse_training(text))
+
+
+def _names_of_pipeline(method: str, params: Mapping[str, Any], schema: Schema) -> list[str]:
+    import torch
+
+    from kintsugi.core.methods import METHODS, create
+    from kintsugi.training.components import names_in
+
+    key = (METHODS[method], canonical(params, "params"), canonical(schema.to_json(), "schema"))
+    if key not in _pipelines:
+        with torch.random.fork_rng(devices=[]):
+            _pipelines[key] = sorted({f"method {method}", *names_in(create(method, schema, **params))})
+    return _pipelines[key]
+
+
+# what is newer elsewhere --------------------------------------------------------------------------------------------
+def newer(versions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is named there and newer than here, or not here at all: ``operator fog 3 (here 2)``, ``method mine (not here)``.
+
+    Args:
+        versions: of trials. Results that somebody else ran, and trials of version 0.1.0, ask for nothing.
+    """
+    found: dict[str, int] = {}
+    lacking: dict[str, int | None] = {}
+    for one in versions:
+        if "origin" in one:
+            continue
+        for name, version in one.items():
+            if isinstance(version, int):
+                current = _current(name, one)
+                if current is None or version > current:
+                    found[name], lacking[name] = max(version, found.get(name, 0)), current
+    return [
+        f"{name} (not here)" if lacking[name] is None else f"{name} {version} (here {lacking[name]})"
+        for name, version in sorted(found.items())
+    ]
+
+
+def _current(name: str, versions: Mapping[str, Any]) -> int | None:
+    from kintsugi.training.components import versions_of
+
+    task = next((key.removeprefix("task ") for key in versions if key.startswith("task ")), "")
+    if task not in TASKS:
+        return None if name == f"task {task}" else _current(name, {f"task {next(iter(TASKS))}": 1})
+    try:
+        return versions_of([name], TASKS[task])[name]
+    except UnknownName:
+        return None
+
+
+def refuse_newer(store: Store) -> None:
+    """Raise where trials of a store name versions that are newer than here, or things that are not here.
+
+    Raises:
+        StoreError: names the things, both versions and the remedy.
+    """
+    ahead = newer(store.versions())
+    if ahead:
+        raise StoreError(
+            f"{store.folder} holds trials of {_few(ahead)}; nothing is run into it, since results of both would lie side by "
+            "side. Update kintsugi, install or name the plugin, or give another folder"
+        )
+
+
+def said_newer(store: Store) -> str:
+    """One line about what is newer in a store than here; "": nothing."""
+    ahead = newer(store.versions())
+    return f"{store.folder} holds trials of {_few(ahead)}; they are shown as they are" if ahead else ""
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,33 @@
+"""What methods are made of; see ``core.lazy``."""
+
+from kintsugi.core.batch import Batch as Batch
+from kintsugi.core.card import Card as Card
+from kintsugi.core.data import Data as Data
+from kintsugi.core.data import Splits as Splits
+from kintsugi.core.errors import ConfigError as ConfigError
+from kintsugi.core.errors import DataError as DataError
+from kintsugi.core.features import Features as Features
+from kintsugi.core.features import Fused as Fused
+from kintsugi.core.features import Stream as Stream
+from kintsugi.core.lab import Lab as Lab
+from kintsugi.core.methods import ablation_of as ablation_of
+from kintsugi.core.methods import check_of as check_of
+from kintsugi.core.methods import create as create
+from kintsugi.core.methods import register as register
+from kintsugi.core.methods import variant as variant
+from kintsugi.core.model import Model as Model
+from kintsugi.core.part import Part as Part
+from kintsugi.core.pipeline import Pipeline as Pipeline
+from kintsugi.core.prediction import Prediction as Prediction
+from kintsugi.core.prediction import Step as Step
+from kintsugi.core.schema import Modality as Modality
+from kintsugi.core.schema import Schema as Schema
+from kintsugi.core.schema import StreamSpec as StreamSpec
+from kintsugi.core.schema import Task as Task
+from kintsugi.core.stage import Stage as Stage
+from kintsugi.core.wrappers import Answer as Answer
+from kintsugi.core.wrappers import Inner as Inner
+from kintsugi.core.wrappers import Monitor as Monitor
+from kintsugi.core.wrappers import Restorer as Restorer
+from kintsugi.core.wrappers import Runner as Runner
+from kintsugi.core.wrappers import Strategy as Strategy

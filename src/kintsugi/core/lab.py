@@ -1,0 +1,35 @@
+"""What a check of a method's defining property gets: the method and a small world to try it in."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.data import Splits
+from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.schema import Schema
+
+
+class Lab(Protocol):
+    """:class:`kintsugi.training.lab.Lab`, as methods know it, so that they need not import the trainer."""
+
+    data: Any
+    splits: Splits
+    schema: Schema
+    epochs: int
+
+    def pipeline(self, **hyper: Any) -> Pipeline:
+        """Untrained."""
+        ...
+
+    def trained(self, **hyper: Any) -> Pipeline:
+        """Trained on the training rows."""
+        ...
+
+    def train(self, pipeline: Pipeline) -> Pipeline:
+        """This pipeline, trained on the training rows as they now are."""
+        ...
+
+    def batch(self, rows: int = 32, part: str = "test") -> Batch:
+        """Complete rows."""
+        ...

@@ -1,0 +1,171 @@
+"""A digest of any value that a cell or an argument can hold: by what it holds, the same in every process."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import hashlib
+import os
+import struct
+import sys
+import time
+import uuid
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from kintsugi.core.errors import DataError
+
+FRESH_SECONDS = 2.0  # a file that was written less long ago may change again without another time (FAT counts in 2 s)
+MOST_FILES = 1_000_000  # digests that are remembered: about 300 bytes each
+PLAIN = (bool, int, float, complex, str, bytes)
+
+_files: dict[tuple[str, int, int, int, int, int], bytes] = {}
+
+
+def content_digest(value: Any) -> bytes:
+    """SHA-256 of a value, 32 bytes. Equal content of one type has one digest; each part is preceded by its type and length.
+
+    Numbers, text, bytes, None, NaN and NA, dates, decimals, lists (tuples count as lists), mappings and sets in any order,
+    arrays, tensors, pictures of Pillow, modules by their class and state, and whatever numpy takes for an array of numbers.
+
+    Raises:
+        DataError: a value of another type, whose content nobody knows; names the type.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.digest()
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of the bytes of a file, 32 bytes. Within a process a file that did not change is read once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = path.stat()
+    key = (str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key in _files:
+        return _files[key]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    if time.time() - max(found.st_mtime, found.st_ctime) > FRESH_SECONDS:
+        if len(_files) >= MOST_FILES:
+            _files.clear()
+        _files[key] = digest
+    return digest
+
+
+def _put(digest: Any, tag: bytes, data: bytes) -> None:
+    digest.update(tag + struct.pack("<Q", len(data)) + data)
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, np.generic):
+        value = value.item() if type(value.item()) in PLAIN else np.asarray(value)
+    match value:
+        case None:
+            _put(digest, b"none", b"")
+        case enum.Enum():  # before the numbers and texts that some of them are
+            _put(digest, b"enum", f"{type(value).__qualname__}.{value.name}".encode())
+        case bool():
+            _put(digest, b"bool", b"1" if value else b"0")
+        case str():
+            _put(digest, b"text", value.encode("utf-8", "surrogatepass"))
+        case int():
+            _put(digest, b"int", str(value).encode())
+        case float():
+            _put(digest, b"float", b"nan" if value != value else struct.pack("<d", value))
+        case complex():
+            _put(digest, b"complex", struct.pack("<dd", value.real, value.imag))
+        case bytes() | bytearray() | memoryview():
+            _put(digest, b"bytes", bytes(value))
+        case decimal.Decimal() | uuid.UUID():
+            _put(digest, type(value).__name__.encode(), str(value).encode())
+        case datetime.timedelta():  # of pandas to the nanosecond
+            _put(
+                digest, b"duration", str(getattr(value, "value", value // datetime.timedelta(microseconds=1))).encode()
+            )
+        case datetime.datetime() | datetime.date() | datetime.time():
+            kind = b"time" if isinstance(value, datetime.datetime | datetime.time) else b"date"
+            _put(digest, kind, value.isoformat().encode())
+        case PurePath():
+            _put(digest, b"path", value.as_posix().encode("utf-8", "surrogatepass"))
+        case list() | tuple():
+            _feed_list(digest, value)
+        case np.ndarray():
+            _feed_array(digest, value)
+        case Tensor():
+            _feed_tensor(digest, value)
+        case Mapping():
+            items = sorted(content_digest(key) + content_digest(each) for key, each in value.items())
+            _put(digest, b"mapping", b"".join(items))
+        case set() | frozenset():
+            _put(digest, b"set", b"".join(sorted(map(content_digest, value))))
+        case nn.Module():
+            _put(digest, b"module", type(value).__qualname__.encode())
+            _feed(digest, dict(value.state_dict()))
+        case _:
+            _feed_other(digest, value)
+
+
+def _feed_list(digest: Any, values: Sequence[Any]) -> None:
+    kinds = set(map(type, values))
+    if kinds == {float}:  # much faster than one by one
+        _put(digest, b"floats", array("d", values).tobytes())
+        return
+    digest.update(b"list" + struct.pack("<Q", len(values)))
+    for value in values:
+        _feed(digest, value)
+
+
+def _feed_array(digest: Any, values: np.ndarray[Any, Any]) -> None:
+    if values.dtype.hasobject:
+        if values.dtype.kind != "O":
+            raise DataError(f"an array of {values.dtype}, whose content cannot be told; give plain arrays")
+        digest.update(b"objects")
+        _feed(digest, values.shape)
+        for value in values.ravel().tolist() if values.ndim != 1 else values:
+            _feed(digest, value)
+        return
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    _put(digest, b"array", f"{little.dtype.str} {little.dtype.descr} {values.shape}".encode())
+    digest.update(np.ascontiguousarray(little).tobytes())
+
+
+def _feed_tensor(digest: Any, values: Tensor) -> None:
+    import torch
+
+    plain = values.detach().cpu()
+    plain = (plain if plain.layout == torch.strided else plain.to_dense()).resolve_conj().resolve_neg().contiguous()
+    _put(digest, b"tensor", f"{plain.dtype} {tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _feed_other(digest: Any, value: Any) -> None:
+    pandas, pillow = sys.modules.get("pandas"), sys.modules.get("PIL.Image")
+    if pandas is not None and value is pandas.NA:
+        _put(digest, b"NA", b"")
+        return
+    if pillow is not None and isinstance(value, pillow.Image):
+        palette = bytes(value.getpalette() or ()) if value.mode in ("P", "PA") else b""
+        _put(digest, b"picture", f"{value.mode} {value.size}".encode())
+        _put(digest, b"palette", palette)
+        digest.update(value.tobytes())
+        return
+    if isinstance(value, os.PathLike):
+        _feed(digest, PurePath(value))
+        return
+    values = np.asarray(value) if hasattr(value, "__array__") else None
+    if values is None or values.dtype.hasobject:
+        raise DataError(
+            f"a value of type {type(value).__module__}.{type(value).__qualname__}, whose content cannot be told; give "
+            "text, numbers, bytes, lists or arrays"
+        )
+    _put(digest, b"like an array", type(value).__qualname__.encode())
+    _feed_array(digest, values)

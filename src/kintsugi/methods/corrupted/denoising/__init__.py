@@ -1,0 +1,4 @@
+"""Denoising: mend the input
+
+A network learns to undo damage, from pairs of clean and damaged rows, and what comes after it works on the mended input.
+"""
