@@ -20,7 +20,7 @@ from kintsugi.testing.architecture import (
     too_much_for_a_method,
     unsafe,
     wrong_way,
-)  # fmt: skip
+)
 
 FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(file.relative_to(ROOT)) for file in FILES]

@@ -105,7 +105,7 @@ def test_draws_belong_to_a_row_and_an_epoch() -> None:
     assert not torch.equal(part.damaged(batch).truth.severity, second.truth.severity)  # type: ignore[arg-type, union-attr]
     part.clock.stage, part.clock.epoch = "", 0
     assert torch.equal(part.damaged(batch).inputs["m1"], first.inputs["m1"])
-    other = prepared(data, seed=1).damaged(batch)
+    other = prepared(data, draws=1).damaged(batch)
     assert not torch.equal(other.inputs["m1"], first.inputs["m1"])
 
 
@@ -268,7 +268,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
 
 def test_it_is_saved_with_its_arguments(tmp_path: Path) -> None:
     data = splits()
-    pipeline = build(data.train.schema, corruption="sometimes(feature_noise(m0, 4), share=0.5)", share=0.8, seed=3)
+    pipeline = build(data.train.schema, corruption="sometimes(feature_noise(m0, 4), share=0.5)", share=0.8, draws=3)
     fit(pipeline, data, 1)
     save(pipeline, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "model.json").read_text())

@@ -26,7 +26,8 @@ PROTOCOL = Protocol(
         Condition("mcar(0.3)", "rate/mcar", missing="mcar(0.3)", x=0.3),
     ),
 )
-OWN = Trial("mean", {"width": 8, "rates": [0.1]}, "toy", "f00d", "mcar(0.5)", 3, PROTOCOL, {"torch": "2.6"})
+OWN = Trial("mean", {"width": 8, "rates": [0.1]}, "toy", "f00d", "mcar(0.5)", 3, PROTOCOL, {"method mean": 2})
+MADE_WITH = {"torch": "2.6", "sources": "ab12"}
 
 
 def example() -> dict[str, Any]:
@@ -57,7 +58,7 @@ def own_store(folder: Path) -> Store:
         for metric in ("accuracy", "log_loss")
     ]  # fmt: skip
     numbers = dict.fromkeys(("x", "value", "low", "high"), "float64")
-    store.finish(OWN, pd.DataFrame(lines).astype(numbers), None, {"training": {"seconds": 1.0}})
+    store.finish(OWN, pd.DataFrame(lines).astype(numbers), None, {"training": {"seconds": 1.0}, "made_with": MADE_WITH})
     return store
 
 
@@ -65,7 +66,7 @@ def own_store(folder: Path) -> Store:
 def test_the_example_of_the_documentation_is_read_and_marked(tmp_path: Path) -> None:
     store = own_store(tmp_path / "runs")
     trial = add_outside(store, written(tmp_path, example()))
-    assert trial.versions == {"torch": "2.6.0", "origin": "Example Laboratory"}
+    assert trial.versions == {"method their_fusion": 1, "origin": "Example Laboratory"}
     assert trial.dataset == "handwritten (as Example Laboratory has it)"
     table = pd.read_csv(store.export(tmp_path / "table.csv"), keep_default_na=False)
     theirs = table[table["origin"] == "Example Laboratory"]
@@ -74,10 +75,17 @@ def test_the_example_of_the_documentation_is_read_and_marked(tmp_path: Path) -> 
     line = theirs[(theirs["condition"] == "mcar(0.3)") & (theirs["metric"] == "accuracy")].iloc[0]
     assert (line["value"], line["n"], line["group"], line["x"], line["low"]) == ("0.913", 600, "rate/mcar", "0.3", "")
     (record,) = (r for r in store.records("done") if r.trial == trial)
-    assert record.facts == {"origin": example()["origin"]}
+    assert record.facts == {"origin": example()["origin"], "made_with": {"torch": "2.6.0"}}
     assert store.check() == []
     assert add_outside(store, tmp_path / "RESULT.json") == trial  # once more changes nothing
     assert store.counts() == {"done": 2}
+
+
+def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
+    values = example() | {"format": 1, "versions": {"torch": "2.6.0"}}
+    del values["made_with"]
+    trial = add_outside(Store.open(tmp_path / "runs"), written(tmp_path, values))
+    assert trial.versions == {"torch": "2.6.0", "origin": "Example Laboratory"}
 
 
 def test_conditions_alone_are_a_protocol(tmp_path: Path) -> None:
@@ -160,7 +168,8 @@ def changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("seed", 2**70, "seed 1180591620717411303424 of trial 'their_fusion' does not fit 64 bits"),
         ("parameters/width", float("nan"), "parameters.width is nan"),
         ("versions/origin", "me", "versions.origin: say it under origin.by"),
-        ("format", 2, "format is 2; this version of kintsugi reads 1"),
+        ("format", 3, "format is 3; this version of kintsugi reads 1 and 2"),
+        ("versions/method x", True, "versions.method x"),
         ("format", ..., "format: is lacking"),
         ("protocol/conditions/1/keeps", [], "protocol.conditions[1].keeps: unknown field; did you mean 'keep'?"),
         ("protocol/conditions/1/keep", "pix", "protocol.conditions[1].keep: 'pix': input should be a valid list"),
@@ -231,6 +240,8 @@ def test_two_laboratories_exchange_a_result(tmp_path: Path) -> None:
     marked = ["trial", "origin"]
     pd.testing.assert_frame_equal(sent.drop(columns=marked), come.drop(columns=marked), check_exact=True)
     assert set(come["origin"]) == {"Us"}
+    (record,) = theirs.records("done")
+    assert record.facts["made_with"] == MADE_WITH
     # back home it stands beside one's own, and changes nothing there
     assert add_outside(ours, file) == trial
     assert ours.counts() == {"done": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -351,17 +352,24 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> Non
 
 
 def test_a_node_with_other_data_or_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kintsugi.bench.sources.versions_of", lambda *_: {"torch": "2.6"})
     (one,) = planned(1)
     own = one.job.trial()
-    other = replace(own, fingerprint="f00d", versions={**own.versions, "torch": "1.0"})
+    other = replace(own, fingerprint="f00d", versions={**own.versions, "training": 2})
     *_, (kind, said) = steps(Planned(one.job, other), f"{__name__}:quick")
     assert kind == "failed"
     assert "fingerprint of the data 'f00d' there" in said
-    assert "version of torch '1.0' there" in said
-    assert list(steps(Planned(one.job, own), f"{__name__}:quick"))[-1][0] == "done"
+    assert "version of training 2 there, 1 here" in said
+    kind, done = list(steps(Planned(one.job, own), f"{__name__}:quick"))[-1]
+    assert kind == "done"
+    assert done.facts["made_with"]["sources"]  # the node says what it runs on
     # who asks from here has the same
     assert list(steps(Planned(one.job, other), f"{__name__}:quick", asked_from=home()))[-1][0] == "done"
+    # the same trial on a node with another package
+    *place, own_packages = json.loads(home())
+    there = json.dumps([*place[:-1], "elsewhere", own_packages | {"torch": "1.0"}])
+    *_, (kind, said) = steps(Planned(one.job, own), f"{__name__}:quick", asked_from=there)
+    assert kind == "failed"
+    assert "torch '1.0' there" in said
 
 
 def test_the_steps_of_a_trial() -> None:

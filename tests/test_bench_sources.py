@@ -1,4 +1,4 @@
-"""What a trial's hash says of sources: the method's own and what it imports count, comments and pictures do not."""
+"""The digest of sources: the method's own and what it imports count, comments and pictures do not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from kintsugi.bench import sources
 from kintsugi.bench.job import Job, Source
+from kintsugi.bench.made_with import sources_of
 from kintsugi.bench.sources import closure, sources_digest
 
 FILES = {
@@ -39,7 +40,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget() -> None:
-    for remembered in (sources._file, sources._imports, sources._content, sources.sources_digest):
+    for remembered in (
+        sources._file, sources._imports, sources._import_nodes, sources._content, sources.sources_digest,
+    ):  # fmt: skip
         remembered.cache_clear()
 
 
@@ -74,42 +77,12 @@ def test_a_function_without_a_module_file_counts_by_its_source(shop: Path) -> No
     assert sources_digest(frozenset(["a_notebook_cell"])) != sources_digest(frozenset(["another_cell"]))
 
 
-def test_a_trial_counts_its_method_its_encoders_and_its_operators() -> None:
-    job = Job(Source("factors"), "mmin", protocol="clean", training="mcar(0.3)")
-    trial = job.trial()
-    other = Job(Source("factors"), "late_fusion", protocol="clean", training="mcar(0.3)").trial()
-    assert trial.versions["sources"] != other.versions["sources"]
-    schema = job_schema(job)
-    roots = sources._roots("mmin", schema, trial.protocol, "mcar(0.3)")
-    found = closure(roots)
-    assert {
-        "kintsugi.methods.missing.generative.mmin",
-        "kintsugi.layers.imagination",
-        "kintsugi.encoders.vector",
-    } <= found
-    assert {
-        "kintsugi.training.trainer",
-        "kintsugi.evaluation.evaluator",
-        "kintsugi.imperfect.mechanisms.slots",
-    } <= found
+def test_the_digest_of_a_trial_follows_its_method_its_encoders_and_its_operators() -> None:
+    registered = Job(Source("factors"), "mmin", protocol="clean", training="mcar(0.3)").trial().registered
+    noisy = registered | {"operator feature_noise": 1}
+    assert len({sources_of(registered), sources_of(noisy), sources_of(registered | {"method late_fusion": 1})}) == 3
+    found = closure(["kintsugi.methods.missing.generative.mmin", *sources.ALWAYS])
+    assert {"kintsugi.layers.imagination", "kintsugi.training.trainer", "kintsugi.evaluation.evaluator"} <= found
     assert not {
         m for m in found if m.startswith(("kintsugi.methods.missing.prompt", "kintsugi.gallery", "kintsugi.report"))
     }
-    assert not {"kintsugi.evaluation.report", "kintsugi.encoders.image", "kintsugi.cli"} & found
-
-
-def test_the_operators_of_a_protocol_count() -> None:
-    from kintsugi.evaluation.protocols import Condition, Protocol
-
-    schema = job_schema(Job(Source("factors"), "mmin"))
-    clean = sources._roots("mmin", schema, Protocol("p", (Condition("clean", "clean"),)), "complete")
-    noisy = sources._roots(
-        "mmin", schema, Protocol("p", (Condition("n", "c", corruptions=("feature_noise(m1, 3)",)),)), "complete"
-    )
-    assert noisy - clean == {"kintsugi.imperfect.corrupt.vector"}
-
-
-def job_schema(job: Job):  # type: ignore[no-untyped-def]
-    from kintsugi.bench.job import whole
-
-    return whole(job.source).schema

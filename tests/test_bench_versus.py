@@ -339,11 +339,52 @@ def test_what_differs_beside_results_is_named(two: tuple[Store, Store]) -> None:
         "parameters differ: a on toy, training complete, protocol all: params.old 1 → absent, params.width 8 → 16"
         in said
     )
-    assert "versions differ: sources, torch 2.6 → 2.6 and 2.7" in said
+    assert "made with: torch 2.6 → 2.7; sources of a differ" in said
     assert "only in A: gone on toy, training complete, protocol all; failed in B: ValueError: no" in said
     assert "only in B: new on toy, training complete, protocol all" in said
     assert found.worse  # what was there has failed
     assert not replace(found, failed={}).worse
+
+
+def test_strict_compares_only_what_was_made_with_the_same(two: tuple[Store, Store]) -> None:
+    fill(two[0], {"a": A, "b": B})
+    fill(two[1], {"a": A}, versions={"torch": "2.7"})
+    fill(two[1], {"b": B})
+    loose, strict = changes(*two), changes(*two, strict=True)
+    assert loose.passed
+    assert verdicts(loose) == {"a": "same", "b": "same"}
+    assert verdicts(strict) == {"b": "same"}
+    assert not strict.worse
+    assert not strict.passed
+    assert (
+        "not compared, being made with something else: a on toy, training complete, protocol all: torch 2.6 → 2.7"
+        in strict.summary()
+    )
+    assert changes(two[0], two[0], strict=True).passed
+    (other,) = (Store.open(two[0].folder.with_name("c")),)
+    fill(other, {"a": A, "b": B}, versions={"torch": "2.7"})
+    nothing = changes(two[0], other, strict=True)  # no unit is left
+    assert nothing.table.empty
+    assert not nothing.passed
+
+
+def test_versions_of_what_is_registered_are_compared(two: tuple[Store, Store]) -> None:
+    fill(two[0], {"a": A}, versions={"method a": 1, "training": 1})
+    fill(two[1], {"a": A}, versions={"method a": 2, "training": 1})
+    assert "versions differ: method a 1 → 2" in changes(*two).summary()
+    assert "versions differ" not in changes(two[1], two[1]).summary()
+
+
+def test_a_store_of_before_is_compared_by_what_it_names(two: tuple[Store, Store]) -> None:
+    before = {"params": {"width": 8}, "trainer": {"lr": 0.1}, "metrics": []}
+    after = {"params": {"width": 16, "dim": 4}, "trainer": {"lr": 0.1, "clip": 1.0}, "metrics": ["accuracy"]}
+    fill(two[0], {"a": A}, parameters=before, versions={"torch": "2.6", "sources": "x"})
+    fill(two[1], {"a": A}, parameters=after, versions={"method a": 1, "training": 1})
+    said = changes(*two).summary()
+    assert "parameters differ: a on toy, training complete, protocol all: params.width 8 → 16\n" in said
+    assert "versions differ: A names no versions of methods and operators" in said
+    back = changes(*two[::-1]).summary()
+    assert "parameters differ: a on toy, training complete, protocol all: params.width 16 → 8\n" in back
 
 
 def test_the_leading_metric_of_the_first_store_is_compared(two: tuple[Store, Store]) -> None:

@@ -155,6 +155,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    plugins: Plugins = None,
 ) -> None:
     """Train a method on a table with holes and save the model.
 
@@ -253,6 +254,7 @@ def predict(
             help="raise, or missing: treat unreadable cells as absent; default: as in training.", show_default=False
         ),
     ] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Predict for rows with holes; a row with nothing gets the training prior and says so in `used`.
 
@@ -300,6 +302,7 @@ def evaluate(
     ] = "subsets",
     html: Annotated[Path | None, typer.Option(help="Write a report that opens without a network.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the tidy table.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Put a saved model through a protocol: every subset of its modalities, rates of missing slots, corruptions.
 

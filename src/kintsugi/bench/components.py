@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from kintsugi.evaluation.protocols import Protocol
 
 if TYPE_CHECKING:
     from kintsugi.bench.store import Store
+    from kintsugi.imperfect.distortion import Distortion
+    from kintsugi.imperfect.mechanism import Mechanism
 
 _pipelines: dict[tuple[type[Any], str, str], list[str]] = {}
 
@@ -46,7 +48,7 @@ def trial_versions(
     from kintsugi.training.components import WHOLE, versions_of
 
     names = {*WHOLE, f"task {schema.task.key}", *_names_of_pipeline(method, params, schema)}
-    names.update(name for text in _texts(training, protocol) for name in _names_of_text(text))
+    names.update(name for asked in _asked(training, protocol) for name in _names_of(*asked))
     names.update(f"metric {metric}" for metric in metrics)
     if chosen:
         names.add(f"metric {next(iter(schema.task.metrics()))}")
@@ -55,27 +57,35 @@ def trial_versions(
 
 def given_masks(training: str, protocol: Protocol) -> dict[str, str]:
     """Conditions that name the file of a mask -> the mask by its content: the file may hold another one tomorrow."""
-    from kintsugi.bench.work import parse_training
-
-    asked = {text for text in _texts(training, protocol) if "mechanism given" in _names_of_text(text)}
-    return {text: str(parse_training(text)) for text in sorted(asked)}
+    asked = {(kind, text) for kind, text in _asked(training, protocol) if "mechanism given" in _names_of(kind, text)}
+    return {text: str(_parsed(kind, text)) for kind, text in sorted(asked)}
 
 
-def _texts(training: str, protocol: Protocol) -> set[str]:
-    texts = {training}
+def _asked(training: str, protocol: Protocol) -> set[tuple[str, str]]:
+    """Every imperfection as text, after ``training``, ``missing`` or ``corruption``."""
+    texts = {("training", training)}
     for condition in protocol.conditions:
-        texts.update(
-            condition.corruptions if condition.missing is None else (condition.missing, *condition.corruptions)
-        )
+        texts.update(("corruption", text) for text in condition.corruptions)
+        if condition.missing is not None:
+            texts.add(("missing", condition.missing))
     return texts
 
 
-@lru_cache(maxsize=4096)  # a protocol has hundreds of conditions, and all trials of a suite share them
-def _names_of_text(text: str) -> tuple[str, ...]:
+def _parsed(kind: str, text: str) -> Mechanism | Distortion | None:
     from kintsugi.bench.work import parse_training
+    from kintsugi.imperfect import parse_mechanism
+    from kintsugi.imperfect.corruption import parse_corruption
+
+    parse: Callable[[str], Mechanism | Distortion | None]
+    parse = {"training": parse_training, "missing": parse_mechanism, "corruption": parse_corruption}[kind]
+    return parse(text)
+
+
+@lru_cache(maxsize=4096)  # a protocol has hundreds of conditions, and all trials of a suite share them
+def _names_of(kind: str, text: str) -> tuple[str, ...]:
     from kintsugi.imperfect.components import components_of
 
-    return components_of(parse_training(text))
+    return components_of(_parsed(kind, text))
 
 
 def _names_of_pipeline(method: str, params: Mapping[str, Any], schema: Schema) -> list[str]:

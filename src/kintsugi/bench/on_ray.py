@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from kintsugi.bench.processes import ONE_THREAD, PERFORM, held
 from kintsugi.bench.running import Ledger, Limits
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.bench.workers import this_process
+from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError
 
 LOOK_SECONDS = 0.5  # between two looks at limits and at the cluster; all constants here are proposed here
@@ -49,8 +50,8 @@ class OnRay:
     node or worker is lost runs again, at most three times. One that Ray ends for want of memory has failed.
 
     Nodes need the same Python, Ray, kintsugi and other packages, the same methods, and the same data: **the files of a data
-    set must be readable on every node under the same path**. A node on which a job is another trial than here (another
-    version, other rows) fails it and says what differs. Trials see no GPU.
+    set, and plugins, must be readable on every node under the same path**. A node on which a job is another trial than here
+    (another version, other rows) fails it and says what differs. Trials see no GPU.
 
     A cluster that this starts is ended again, and one that it joins stays. It has no dashboard and sends no usage statistics.
     Ray's ports can be reached from the network of the machine. Since Ray 2.60 a cluster that ``local`` starts lets in only who
@@ -160,7 +161,8 @@ class _Fleet:
             planned = self.ledger.next(f"ray {self.how.address}")
             if planned is None:
                 break
-            handle = self.task.remote(planned, self.how.perform, self.how.limits.memory, self.home)
+            plugins = tuple(map(str, METHODS.plugins))
+            handle = self.task.remote(planned, self.how.perform, self.how.limits.memory, self.home, plugins)
             self.flights[handle] = _Flight(planned, time.monotonic() if self.client else None)
             launched = True
         return launched
@@ -351,7 +353,9 @@ def home() -> str:
     return json.dumps([said["host"], said["boot"], said["space"], sys.prefix, kintsugi.__file__, packages()])
 
 
-def steps(planned: Planned, perform: str, memory: int | None = None, asked_from: str = "") -> Iterator[Step]:
+def steps(
+    planned: Planned, perform: str, memory: int | None = None, asked_from: str = "", plugins: Sequence[str] = ()
+) -> Iterator[Step]:
     """One trial on a node, told step by step.
 
     Args:
@@ -359,8 +363,11 @@ def steps(planned: Planned, perform: str, memory: int | None = None, asked_from:
         perform: ``module:function``.
         memory: bytes that this process may hold; None: no limit.
         asked_from: :func:`home` of who asks. On another, it is made sure that the job is the same trial.
+        plugins: files of methods that who asks was given.
     """
     try:
+        for file in plugins:
+            METHODS.load_plugin(file)
         module, _, name = perform.partition(":")
         function: Callable[[Job], Done] = getattr(importlib.import_module(module), name)
         import torch
@@ -385,9 +392,11 @@ def steps(planned: Planned, perform: str, memory: int | None = None, asked_from:
         yield "done", done
 
 
-def at_once(planned: Planned, perform: str, memory: None = None, asked_from: str = "") -> Step:
+def at_once(
+    planned: Planned, perform: str, memory: None = None, asked_from: str = "", plugins: Sequence[str] = ()
+) -> Step:
     """The last step of :func:`steps`; without a limit on memory."""
-    return list(steps(planned, perform, memory, asked_from))[-1]
+    return list(steps(planned, perform, memory, asked_from, plugins))[-1]
 
 
 def _refuse_another(planned: Planned, asked_with: Mapping[str, str]) -> None:

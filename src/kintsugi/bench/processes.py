@@ -5,7 +5,7 @@ a process that has everything loaded is there in 0.02 s instead of 2.7 s, but it
 and is safe only where nothing has started a thread yet, which no one can promise for the libraries of a trial. It is
 started by :mod:`subprocess` and not by :mod:`multiprocessing`, so that its output goes to a file from the first byte on,
 and a script that calls the bench needs no ``if __name__ == "__main__"``. A method that such a script registers is not known
-to a worker: put it into a module.
+to a worker: put it into a file of its own and load that as a plugin, which a worker then does too.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import Any
 from kintsugi.bench.job import Done, Job, Planned
 from kintsugi.bench.running import Ledger, Limits
 from kintsugi.bench.schema_sql import StoreError
+from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError
 
 PERFORM = "kintsugi.bench.work:perform"
@@ -51,7 +52,7 @@ ONE_THREAD = dict.fromkeys(
 WARM = ("kintsugi.bench.beside", "kintsugi.estimator", "kintsugi.evaluation.results", "kintsugi.tasks._metrics")
 START = (
     "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given['path']; "
-    "from kintsugi.bench.processes import serve; serve(given['pipe'], given['perform'])"
+    "from kintsugi.bench.processes import serve; serve(given['pipe'], given['perform'], given['plugins'])"
 )
 
 
@@ -272,7 +273,10 @@ class _Worker:
         self.pipe, theirs = Pipe()
         self.log.write_bytes(b"")  # there may be that of the worker before it
         with theirs, self.log.open("ab") as log:  # appended to, since it is emptied before each trial
-            given = {"path": [str(path) for path in sys.path], "pipe": theirs.fileno(), "perform": perform}
+            given = {
+                "path": [str(path) for path in sys.path], "pipe": theirs.fileno(), "perform": perform,
+                "plugins": [str(file) for file in METHODS.plugins],
+            }  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, json.dumps(given)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()], start_new_session=True,
@@ -352,18 +356,21 @@ def _ended(code: int) -> str:
 
 
 # in the worker ------------------------------------------------------------------------------------------------------
-def serve(pipe: int, perform: str) -> None:
+def serve(pipe: int, perform: str, plugins: Sequence[str] = ()) -> None:
     """The life of a worker: jobs come through the pipe and results go back; it ends when the pipe does.
 
     Args:
         pipe: number of the file.
         perform: ``module:function``.
+        plugins: files of methods that the process of the run was given.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     connection: Connection[Any, Any] = Connection(pipe)
     jobs: queue.SimpleQueue[Job | str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, jobs), daemon=True).start()
+    for file in plugins:
+        METHODS.load_plugin(file)
     function = _function(perform)
     connection.send(READY)
     while True:
@@ -384,11 +391,8 @@ def _function(perform: str) -> Callable[[Job], Any]:
 
 
 def _warm_up(modules: Sequence[str]) -> None:
-    from kintsugi.core.methods import METHODS
-
     for module in modules:
         importlib.import_module(module)
-    len(METHODS)  # imports them all
 
 
 def _read(connection: Connection[Any, Any], jobs: queue.SimpleQueue[Job | str]) -> None:

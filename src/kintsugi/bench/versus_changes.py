@@ -141,8 +141,11 @@ def changes(a: Store, b: Store, metric: str | None = None, level: float = LEVEL,
     both = [unit for unit in units[0] if unit in units[1]]
     only_a, only_b = ([u for u in mine if u not in theirs] for mine, theirs in (units, units[::-1]))
     _check_data(*rows)
-    counted = {str(h) for one in rows for h in one["trial"]}
-    done = tuple([r for r in rs if r.trial.hash in counted and unit_of(r.trial) in both] for rs in records)
+    counted = [set(map(str, one["trial"])) for one in rows]
+    done = [
+        [r for r in rs if r.trial.hash in mine and unit_of(r.trial) in both]
+        for rs, mine in zip(records, counted, strict=True)
+    ]
     made_with = made_with_that_differs(*done)
     before, after = (_shared(one, [u for u in both if not (strict and u in made_with)]) for one in rows)
     _check_protocols(before, after)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from kintsugi.commands import bench_run as parts
+from kintsugi.commands.plugins import Plugins
 
 Runs = Annotated[Path, typer.Argument(help="Folder of a store.", show_default=False)]
 
@@ -74,6 +75,7 @@ def run(
         typer.Option(help="Also write to tensorboard:FOLDER, mlflow[:URI] or wandb[:PROJECT]; may be repeated."),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write OUT/report.html at the end.")] = True,
+    plugins: Plugins = None,
 ) -> None:
     """Run a suite. What the store has already is not run again; the same command goes on after an interruption.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from kintsugi.core.lab import Lab
 
 __all__ = [
-    "METHODS", "ablation_of", "address", "arguments", "card", "check_of", "create", "list_methods", "load_plugin",
-    "part_class", "register", "switched_off", "variant",
+    "METHODS", "ablation_of", "address", "arguments", "card", "check_of", "create", "current_names", "list_methods",
+    "load_plugin", "part_class", "register", "switched_off", "variant",
 ]  # fmt: skip
 
 P = TypeVar("P", bound=type[Part])
@@ -124,7 +125,7 @@ def create(
         raise ConfigError(f"{key} does not solve {schema.task.key}; it solves {', '.join(sorted(card.tasks))}")
     if host is not None and issubclass(cls, Model):
         raise ConfigError(f"{key} is a model of its own, so it takes no host")
-    hyper = {**getattr(cls, "preset", {}), **hyper}
+    hyper = {**getattr(cls, "preset", {}), **current_names(cls, hyper)}
     known = arguments(cls)
     for name in hyper:
         if name not in known:
@@ -141,6 +142,14 @@ def create(
         )
     pipeline.own_encoders = dict(encoders or {})
     return pipeline
+
+
+def current_names(cls: type[Part], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments under the names of today; an old name is read, with a warning that tells the new one."""
+    for name in hyper:
+        if name in cls.renamed:
+            warnings.warn(f"{cls.card.key}: the argument {name!r} is called {cls.renamed[name]!r} now", stacklevel=3)
+    return {cls.renamed.get(name, name): value for name, value in hyper.items()}
 
 
 def arguments(cls: type[Part]) -> dict[str, Any]:

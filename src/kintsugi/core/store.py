@@ -22,7 +22,7 @@ from kintsugi import __version__
 from kintsugi.core.components import versions_of
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
-from kintsugi.core.files import digest, is_temporary, replace_file, sweep, taking_turns
+from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
 from kintsugi.core.methods import METHODS, address, part_class
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
@@ -94,8 +94,7 @@ def _is_own(name: str) -> bool:
 
 
 def _remove_superseded(target: Path) -> None:
-    """Weights that the description does not name, and temporary files of writers that are gone."""
-    sweep(target)
+    """Weights that the description does not name."""
     try:
         named = _weights_name(_config(target), target)
     except ModelFileError:

@@ -87,10 +87,9 @@ def _feed(digest: Any, value: Any) -> None:
             _put(digest, b"bytes", bytes(value))
         case decimal.Decimal() | uuid.UUID():
             _put(digest, type(value).__name__.encode(), str(value).encode())
-        case datetime.timedelta():  # of pandas to the nanosecond
-            _put(
-                digest, b"duration", str(getattr(value, "value", value // datetime.timedelta(microseconds=1))).encode()
-            )
+        case datetime.timedelta():  # those of pandas count nanoseconds too
+            whole = value.days * 86_400_000_000 + value.seconds * 1_000_000 + value.microseconds
+            _put(digest, b"duration", f"{whole} {getattr(value, 'nanoseconds', 0)}".encode())
         case datetime.datetime() | datetime.date() | datetime.time():
             kind = b"time" if isinstance(value, datetime.datetime | datetime.time) else b"date"
             _put(digest, kind, value.isoformat().encode())

@@ -118,7 +118,9 @@ def chosen(patterns: Iterable[str]) -> dict[str, Subject]:
 def _method(key: str) -> Subject:
     cls = METHODS[key]
     where = f"the version of its card in {cls.__module__}"
-    file = f"methods/{cls.card.leaf}.json"
+    file, text = f"methods/{cls.card.leaf}.json", METHODS.entries.get(key)
+    if text is not None and not text.file.is_relative_to(METHODS.home):
+        file = str(text.file.with_suffix(".golden.json"))  # of a method from outside: beside its own file
     return Subject(
         f"method {key}", file, where, cls.__module__, partial(method_numbers, cls), partial(_method_uses, key)
     )

@@ -80,9 +80,11 @@ def trained(cls: type[Part], data: Dataset) -> Mapping[str, Numbers]:
 
 
 def with_holes(data: Dataset, rows: int = ANSWERED) -> Batch:
-    """The first rows; row i keeps the modalities that are set in the binary digits of i, so that every subset comes."""
+    """The first rows: the first keeps nothing, the others every subset of the modalities that is not empty, in turn."""
     batch: Batch = data.batch(torch.arange(rows))
-    digits = torch.arange(rows)[:, None] >> torch.arange(len(batch.names))[None]
+    subset = 1 + (torch.arange(rows) - 1) % (2 ** len(batch.names) - 1)
+    subset[0] = 0
+    digits = subset[:, None] >> torch.arange(len(batch.names))[None]
     return batch.where(digits % 2 == 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -72,6 +73,8 @@ class CorruptionAugmentation(Strategy):
         severity: the largest level; each row draws its own.
         draws: number of the sequence of random draws.
     """
+
+    renamed = MappingProxyType({"seed": "draws"})  # in models of 0.1.0
 
     def __init__(
         self, schema: Schema, corruption: str = "auto", share: float = 0.5, severity: int = 3, draws: int = 0
