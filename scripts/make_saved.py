@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ccm": {"dim": 4, "latent": 4},
     "early_fusion": {"hidden": 8},
     "missing_aware_prompts": {"dim": 4, "depth": 1, "length": 2, "prompted": 1},
-    "mmin": {"dim": 4, "blocks": 1, "hidden": 8},
+    "mmin": {"dim": 8, "blocks": 2, "hidden": 16},
     "smil": {"dim": 4, "centres": 3, "hidden": 8},
 }
 # through an estimator on records; the seed of corruption_augmentation is its own, not the estimator's
@@ -96,10 +96,21 @@ def records(rows: int = ROWS) -> list[dict[str, Any]]:
 
 def estimator(key: str, params: Mapping[str, Any]) -> kg.Classifier | kg.Regressor:
     """Fitted on the records."""
-    readers = {"facts": kg.tabular(["age", "weight", "colour"], categories=["colour"]), "note": kg.text("note", length=24)}
+    readers = {
+        "facts": kg.tabular(["age", "weight", "colour"], categories=["colour"]),
+        "note": kg.text("note", length=24),
+    }
     kind, target = (kg.Regressor, "length") if key == NUMBERS else (kg.Classifier, "label")
     model = kind(
-        key, params=dict(params), modalities=readers, target=target, epochs=2, batch_size=20, lr=0.01, seed=1, progress=False
+        key,
+        params=dict(params),
+        modalities=readers,
+        target=target,
+        epochs=2,
+        batch_size=20,
+        lr=0.01,
+        seed=1,
+        progress=False,
     )
     rows = records()
     return model.fit(rows[:45], rows[45:])

@@ -5,18 +5,21 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.methods import METHODS
 from kintsugi.testing import golden
 from kintsugi.testing.golden import Subject, chosen, compare, own, renew, stale
 from kintsugi.testing.golden_files import read_entries
-from kintsugi.testing.golden_numbers import Numbers, alone, differences
+from kintsugi.testing.golden_methods import toys
+from kintsugi.testing.golden_numbers import ANSWERS, Numbers, alone, differences
 
 FOLDER = Path(__file__).parent / "golden"
 SUBJECTS = own()
@@ -45,6 +48,14 @@ def test_every_task_and_toy_of_a_card_has_stages_and_twenty_answers() -> None:
         assert {f"stage teacher of {first}", "stage train", "answers"} <= toy.keys()
         assert "loss kd" in toy["stage train"]
         assert len(toy["answers"]) == 20
+
+
+def test_answers_of_every_method_depend_on_the_row() -> None:
+    for path in FOLDER.glob("methods/**/*.json"):
+        for name, entry in read_entries(path).items():
+            for toy, numbers in dict(entry.numbers).items():  # type: ignore[call-overload]
+                first = torch.tensor([row[0] for row in numbers["answers"]])
+                assert float(first.std()) > 2.5 * ANSWERS[1], f"{name}, {toy}: its answers would hide most mistakes"
 
 
 # what moves them ----------------------------------------------------------------------------------------------------
@@ -154,9 +165,7 @@ def test_what_moved_under_the_same_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "encoder", "why"), [(2, 1, "method toy"), (1, 2, "encoder image")])
-def test_what_moved_is_written_where_a_version_was_raised(
-    version: int, encoder: int, why: str, tmp_path: Path
-) -> None:
+def test_what_moved_is_written_where_a_version_was_raised(version: int, encoder: int, why: str, tmp_path: Path) -> None:
     renew([subject(1.0)], tmp_path)
     report = renew([subject(1.5, version, encoder)], tmp_path)
     assert report.done == [f"method toy: written anew, since {why} was raised"]
@@ -250,6 +259,43 @@ def test_the_command_compares_refuses_and_renews(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "REFUSED" in result.output
     assert "OPERATORS.register('fog', version=" in result.output
+
+
+def test_the_command_writes_nothing_where_no_folder_is(tmp_path: Path) -> None:
+    from kintsugi.commands.golden import golden as command
+
+    with pytest.raises(ConfigError, match="source checkout"):
+        command(None, True, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_method_that_cannot_be_imported_keeps_no_other_from_being_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = type(METHODS).__getitem__
+
+    def broken(self: object, key: str) -> object:
+        if key == "smil":
+            raise ConfigError("method 'smil' cannot be used")
+        return take(METHODS, key)
+
+    monkeypatch.setattr(type(METHODS), "__getitem__", broken)
+    assert golden.check(own()["method early_fusion"], FOLDER) == []
+    with pytest.raises(ConfigError, match="smil"):
+        golden.check(own()["method smil"], FOLDER)
+
+
+def test_a_method_of_a_task_without_toys_says_so() -> None:
+    card = replace(METHODS["mmin"].card, key="mine", tasks=("segmentation",))
+    with pytest.raises(ConfigError, match="there is no toy for mine, which solves segmentation"):
+        toys(card)
+
+
+def test_a_raised_version_of_an_encoder_shows_in_every_method_that_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS._versions, "image", 2)
+    assert golden.check(SUBJECTS["encoder image"], FOLDER)[0].startswith(
+        "version of encoder image: 1 in the file, 2 now"
+    )
+    assert golden.check(SUBJECTS["method late_fusion"], FOLDER)[0].startswith("version of encoder image: 1 in the file")
+    assert golden.check(SUBJECTS["encoder text"], FOLDER) == []
 
 
 def test_subjects_are_chosen_by_name_last_words_or_glob() -> None:

@@ -268,7 +268,7 @@ def test_after_other_sources_and_other_prose_nothing_runs_again(filled: tuple[Pa
     assert result.exit_code == 0
     assert "0 trials run" in result.output
     assert "2 had a result before" in result.output
-    assert "1 results count as done though sources that they ran through have changed (1 of mmin)" in result.output
+    assert "1 result counts as done though sources that they ran through have changed (1 of mmin)" in result.output
     assert "(1 of mmin)" in bench(filled, "--dry-run").output
 
 

@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 
 from kintsugi import __version__
 from kintsugi.commands import bench, stores
+from kintsugi.commands.check import check
+from kintsugi.commands.golden import golden
+from kintsugi.commands.new_method import new_method
 from kintsugi.commands.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -352,6 +355,9 @@ def evaluate(
 app.add_typer(bench.app, name="bench")
 app.command()(stores.report)
 app.command()(stores.compare)
+app.command("new-method")(new_method)
+app.command()(check)
+app.command()(golden)
 
 
 @app.command()

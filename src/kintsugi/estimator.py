@@ -140,6 +140,12 @@ class _Estimator:
         else:
             other = _alike(val, rows.schema, reading)
             _same_target(other, rows.schema)
+        trained_on = {
+            "data": rows.name,
+            "fingerprint": rows.fingerprint,  # what it cannot tell is said before training
+            "condition": rows.condition,
+            "rows": len(rows),
+        }
         trainer = self._trainer()
         pipeline = trainer.fit(self._build(rows), Splits(rows, other))
         # only now, so that a fit that fails leaves the one before as it was
@@ -147,12 +153,7 @@ class _Estimator:
         self.training_condition_ = (
             "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
         )
-        self.trained_on_ = {
-            "data": rows.name,
-            "fingerprint": rows.fingerprint,
-            "condition": rows.condition,
-            "rows": len(rows),
-        }
+        self.trained_on_ = trained_on
         return self
 
     def _build(self, rows: Dataset) -> Pipeline:

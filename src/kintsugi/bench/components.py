@@ -13,7 +13,7 @@ from kintsugi.core.schema import TASKS, Schema
 from kintsugi.evaluation.protocols import Protocol
 
 if TYPE_CHECKING:
-    from kintsugi.bench.store import Store
+    from kintsugi.bench.store import Record, Store
     from kintsugi.imperfect.distortion import Distortion
     from kintsugi.imperfect.mechanism import Mechanism
 
@@ -48,7 +48,7 @@ def trial_versions(
     from kintsugi.training.components import WHOLE, versions_of
 
     names = {*WHOLE, f"task {schema.task.key}", *_names_of_pipeline(method, params, schema)}
-    names.update(name for asked in _asked(training, protocol) for name in _names_of(*asked))
+    names.update(name for spec in _specs(training, protocol) for name in _names_of(*spec))
     names.update(f"metric {metric}" for metric in metrics)
     if chosen:
         names.add(f"metric {next(iter(schema.task.metrics()))}")
@@ -57,11 +57,11 @@ def trial_versions(
 
 def given_masks(training: str, protocol: Protocol) -> dict[str, str]:
     """Conditions that name the file of a mask -> the mask by its content: the file may hold another one tomorrow."""
-    asked = {(kind, text) for kind, text in _asked(training, protocol) if "mechanism given" in _names_of(kind, text)}
-    return {text: str(_parsed(kind, text)) for kind, text in sorted(asked)}
+    specs = {(kind, text) for kind, text in _specs(training, protocol) if "mechanism given" in _names_of(kind, text)}
+    return {text: str(_parsed(kind, text)) for kind, text in sorted(specs)}
 
 
-def _asked(training: str, protocol: Protocol) -> set[tuple[str, str]]:
+def _specs(training: str, protocol: Protocol) -> set[tuple[str, str]]:
     """Every imperfection as text, after ``training``, ``missing`` or ``corruption``."""
     texts = {("training", training)}
     for condition in protocol.conditions:
@@ -101,6 +101,12 @@ def _names_of_pipeline(method: str, params: Mapping[str, Any], schema: Schema) -
     return _pipelines[key]
 
 
+def raised(records: Iterable[Record]) -> list[str]:
+    """What these trials name with a version above the first, which is that of whatever never changed its numbers."""
+    pairs = {pair for record in records for pair in record.trial.registered.items() if pair[1] > 1}
+    return [f"{name} {version}" for name, version in sorted(pairs)]
+
+
 # what is newer elsewhere --------------------------------------------------------------------------------------------
 def newer(versions: Iterable[Mapping[str, Any]]) -> list[str]:
     """What is named there and newer than here, or not here at all: ``operator fog 3 (here 2)``, ``method mine (not here)``.
@@ -108,19 +114,19 @@ def newer(versions: Iterable[Mapping[str, Any]]) -> list[str]:
     Args:
         versions: of trials. Results that somebody else ran, and trials of version 0.1.0, ask for nothing.
     """
-    found: dict[str, int] = {}
-    lacking: dict[str, int | None] = {}
-    for one in versions:
-        if "origin" in one:
+    highest: dict[str, int] = {}
+    own: dict[str, int | None] = {}
+    for named in versions:
+        if "origin" in named:
             continue
-        for name, version in one.items():
+        for name, version in named.items():
             if isinstance(version, int):
-                current = _current(name, one)
+                current = _current(name, named)
                 if current is None or version > current:
-                    found[name], lacking[name] = max(version, found.get(name, 0)), current
+                    highest[name], own[name] = max(version, highest.get(name, 0)), current
     return [
-        f"{name} (not here)" if lacking[name] is None else f"{name} {version} (here {lacking[name]})"
-        for name, version in sorted(found.items())
+        f"{name} (not here)" if own[name] is None else f"{name} {version} (here {own[name]})"
+        for name, version in sorted(highest.items())
     ]
 
 

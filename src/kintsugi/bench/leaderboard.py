@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from kintsugi.bench.components import raised
 from kintsugi.bench.figures import figures_of, names_of
 from kintsugi.bench.figures_reference import bounded_units
 from kintsugi.bench.figures_seeds import latest, of_metric, seed_scores
@@ -97,6 +98,7 @@ def _run(
         "Commit": code(commit),
         "Machine": machine or _machine(mine),
         "Versions": _versions(mine),
+        "Raised versions": ", ".join(raised(record for record in mine if not record.trial.origin)),
         "Date": date,
         "Seeds": ", ".join(map(str, sorted({record.trial.seed for record in mine}))),
         "Budget": "" if budget is None else f"{budget:g} minutes on two cores",

@@ -70,15 +70,15 @@ def differences(a: Iterable[Mapping[str, str]], b: Iterable[Mapping[str, str]]) 
     """What two sets of trials were made with that differs: ``torch 2.6 → 2.7``; of sources only ``sources``."""
     seen: list[dict[str, set[str]]] = [{}, {}]
     for side, many in zip(seen, (a, b), strict=True):
-        for one in many:
-            for name, value in one.items():
+        for facts in many:
+            for name, value in facts.items():
                 side.setdefault(name, set()).add(value)
-    said = []
+    words = []
     for name in sorted(seen[0].keys() | seen[1].keys()):
         before, after = (side.get(name, set()) for side in seen)
         if before != after:
-            said.append(name if name == SOURCES else f"{name} {_joined(before)} → {_joined(after)}")
-    return tuple(said)
+            words.append(name if name == SOURCES else f"{name} {_joined(before)} → {_joined(after)}")
+    return tuple(words)
 
 
 def _joined(versions: set[str]) -> str:
@@ -92,19 +92,20 @@ def said_of_sources(records: Iterable[Record], planned: Sequence[Planned]) -> st
         records: done trials of a store.
         planned: those that are asked for.
     """
-    asked = {p.trial.hash: p for p in planned}
+    wanted = {p.trial.hash: p for p in planned}
     changed: Counter[str] = Counter()
     for record in records:
         before = made_with_of(record).get(SOURCES)
-        if record.trial.hash in asked and before and before != sources_of(record.trial.registered):
-            changed[asked[record.trial.hash].job.method] += 1
+        if record.trial.hash in wanted and before and before != sources_of(record.trial.registered):
+            changed[wanted[record.trial.hash].job.method] += 1
     if not changed:
         return ""
-    most = changed.most_common(5)
-    methods = ", ".join(f"{count} of {method}" for method, count in most) + (
-        f" and {sum(changed.values()) - sum(count for _, count in most)} of others" if len(changed) > len(most) else ""
-    )
+    most, total = changed.most_common(5), changed.total()
+    methods = ", ".join(f"{count} of {method}" for method, count in most)
+    if others := total - sum(count for _, count in most):
+        methods += f" and {others} of others"
     return (
-        f"{sum(changed.values())} results count as done though sources that they ran through have changed ({methods}): "
-        "versions say that numbers have not; raise the version of what changed numbers, or use another folder"
+        f"{total} {'result counts' if total == 1 else 'results count'} as done though sources that they ran through have "
+        f"changed ({methods}): versions say that numbers have not; raise the version of what changed numbers, or use another "
+        "folder"
     )

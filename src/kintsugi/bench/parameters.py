@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ def resolved_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
 
     cls = METHODS[method]
     usual = {**arguments(cls), **getattr(cls, "preset", {})}
-    resolved = {name: value for name, value in usual.items() if _plain(value)}
-    return resolved | {name: _like(usual.get(name), value) for name, value in params.items()}
+    resolved = {name: _plain(name, value) for name, value in usual.items() if _is_plain(value)}
+    return resolved | {name: _plain(name, _like(usual.get(name), value)) for name, value in params.items()}
 
 
 def resolved_trainer(job: Job) -> dict[str, Any]:
@@ -40,7 +41,9 @@ def resolved_trainer(job: Job) -> dict[str, Any]:
     trainer = estimator_of(job)._trainer()
     usual = inspect.signature(Trainer).parameters
     return {
-        f.name: _like(usual[f.name].default, getattr(trainer, f.name)) for f in fields(Trainer) if f.name not in OWN
+        f.name: _plain(f.name, _like(usual[f.name].default, getattr(trainer, f.name)))
+        for f in fields(Trainer)
+        if f.name not in OWN
     }
 
 
@@ -53,9 +56,12 @@ def _like(default: Any, value: Any) -> Any:
     return value
 
 
-def _plain(value: Any) -> bool:
-    if value is inspect.Parameter.empty:
-        return False
+def _plain(name: str, value: Any) -> Any:
+    """As it comes back from a store: tuples are lists there."""
+    return json.loads(canonical(value, f"argument {name}"))
+
+
+def _is_plain(value: Any) -> bool:
     try:
         canonical(value, "default")
     except ConfigError:

@@ -266,7 +266,8 @@ class Store:
             raise StoreError(
                 f"{trial} has a result, and this run differs from it: {'; '.join(found[:5])}"
                 f"{f'; and {len(found) - 5} more' if len(found) > 5 else ''}. The stored one stays. Something decides the "
-                "result that the trial does not say: add it to its parameters or versions"
+                "result that the trial does not say, such as a package or changed sources: raise the version of what changed "
+                "numbers, or use another folder"
             )
 
     def _let_go(self, trial: Trial) -> None:

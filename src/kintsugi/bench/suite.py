@@ -6,7 +6,7 @@
     budget: 2                            # minutes on two cores, optional
     datasets: [handwritten, {name: small, key: factors, options: {synergy: 1}}]
     training: [complete, "mcar(0.3)"]
-    methods: [mean_fusion, {key: mmin, name: "mmin, wide", params: {width: 64}}, "corrupted/*"]
+    methods: [mean_fusion, {key: mmin, name: "mmin, wide", params: {dim: 64}}, "corrupted/*"]
     seeds: 3                             # 0, 1, 2; or a list
     protocol: standard                   # or a list: each has trials of its own
     trainer: {epochs: 20, lr: 0.003}

@@ -36,9 +36,9 @@ def parameters_that_differ(a: pd.DataFrame, b: pd.DataFrame, partial: Container[
             unit: (trial in partial, _flat(json.loads(str(text))))
             for unit, trial, text in zip(units_of(first), first["trial"], first["parameters"], strict=True)
         }
-        for first in (one.drop_duplicates("unit") for one in (a, b))
+        for first in (rows.drop_duplicates("unit") for rows in (a, b))
     ]
-    found = {}
+    differing = {}
     for unit, (before_in_part, before) in sides[0].items():
         after_in_part, after = sides[1][unit]
         if before_in_part and not after_in_part:
@@ -46,14 +46,14 @@ def parameters_that_differ(a: pd.DataFrame, b: pd.DataFrame, partial: Container[
         elif after_in_part and not before_in_part:
             after, before = _in_common(after, before)
         if words := _differing(before, after):
-            found[unit] = words
-    return found
+            differing[unit] = words
+    return differing
 
 
 def _in_common(part: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the part says, and the same of the whole; an empty list or mapping says nothing."""
-    said = {name: value for name, value in part.items() if value not in ([], {})}
-    return said, {name: value for name, value in whole.items() if name in said}
+    named = {name: value for name, value in part.items() if value not in ([], {})}
+    return named, {name: value for name, value in whole.items() if name in named}
 
 
 def _flat(value: Any, where: str = "") -> dict[str, Any]:
@@ -102,10 +102,10 @@ def versions_that_differ(a: Sequence[Record], b: Sequence[Record]) -> tuple[str,
     if not all(seen):
         return tuple(
             f"{name} names no versions of methods and operators"
-            for name, one, records in (("A", seen[0], a), ("B", seen[1], b))
-            if not one and any(seen) and records
+            for name, named, records in (("A", seen[0], a), ("B", seen[1], b))
+            if not named and any(seen) and records
         )
-    return differences(*([{n: str(v) for n, v in one.items()} for one in side] for side in seen))
+    return differences(*([{n: str(v) for n, v in named.items()} for named in side] for side in seen))
 
 
 def made_with_that_differs(a: Sequence[Record], b: Sequence[Record]) -> dict[Unit, tuple[str, ...]]:
@@ -119,15 +119,15 @@ def made_with_that_differs(a: Sequence[Record], b: Sequence[Record]) -> dict[Uni
         for record in records:
             side.setdefault(unit_of(record.trial), []).append(made_with_of(record))
     both = {unit: differences(sides[0][unit], sides[1][unit]) for unit in sides[0] if unit in sides[1]}
-    return {unit: found for unit, found in both.items() if found}
+    return {unit: words for unit, words in both.items() if words}
 
 
-def said_made_with(found: Mapping[Unit, tuple[str, ...]]) -> str:
+def said_made_with(differing: Mapping[Unit, tuple[str, ...]]) -> str:
     """Differences of many units in one line: ``torch 2.6 → 2.7; sources of mmin and smil differ``."""
-    packages = list(dict.fromkeys(word for words in found.values() for word in words if word != SOURCES))
-    methods = list(dict.fromkeys(unit[2] for unit, words in found.items() if SOURCES in words))
-    said = [", ".join(packages)] if packages else []
+    packages = list(dict.fromkeys(word for words in differing.values() for word in words if word != SOURCES))
+    methods = list(dict.fromkeys(unit[2] for unit, words in differing.items() if SOURCES in words))
+    parts = [", ".join(packages)] if packages else []
     if methods:
         more = f" and {len(methods) - 5} more methods" if len(methods) > 5 else ""
-        said.append(f"sources of {', '.join(methods[:5])}{more} differ")
-    return "; ".join(said)
+        parts.append(f"sources of {', '.join(methods[:5])}{more} differ")
+    return "; ".join(parts)

@@ -55,8 +55,8 @@ def _show(step: str, result: Result | None) -> None:
     if result is None:
         typer.echo(f"{step:<22}", nl=False)
         return
-    state = typer.style(f"{result.state:<8}", fg=COLOURS[result.state])
     first, *others = result.message.splitlines() or [""]
+    state = typer.style(result.state, fg=COLOURS[result.state]) + " " * (9 - len(result.state))
     typer.echo(f"{result.seconds:6.1f} s  {state}{first}".rstrip())
     if others:
         typer.echo(indent("\n".join(others), " " * 4))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kintsugi.commands.plugins import Plugins
+
 
 def golden(
     names: Annotated[
@@ -21,6 +23,7 @@ def golden(
         bool, typer.Option("--renew", help="Write new numbers where a version was raised; add what is new.")
     ] = False,
     folder: Annotated[Path, typer.Option(help="Of the files.")] = Path("tests/golden"),
+    plugin: Plugins = None,
 ) -> None:
     """What gives other numbers than its golden ones: methods, encoders, operators, mechanisms, tasks, metrics, and more.
 
@@ -39,8 +42,13 @@ def golden(
     """
     from rich.console import Console
 
+    from kintsugi.core.errors import ConfigError
     from kintsugi.testing import golden as numbers
 
+    if not names and not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {folder}; run this in a source checkout, or say where golden numbers are: --folder"
+        )
     subjects = numbers.chosen(names or ()).values()
     if renew:
         report = numbers.renew(subjects, folder, gone=() if names else numbers.stale(folder))

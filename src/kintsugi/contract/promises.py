@@ -236,10 +236,11 @@ def _look(cls: type[Part], schema: Schema, data: Dataset, hyper: dict[str, Any])
 
 def no_argument_ignored(cls: type[Part]) -> None:
     """9. Every constructor argument changes shapes, stages, first losses or calibration, or is refused."""
+    for name, default in arguments(cls).items():
+        hold(default is not inspect.Parameter.empty, f"argument {name} has no default")
     data = data_for(cls, absent=0.3)
     usual = _look(cls, data.schema, data, {})
     for name, default in arguments(cls).items():
-        hold(default is not inspect.Parameter.empty, f"argument {name} has no default")
         changed, refused = False, 0
         others = _others(default, len(data.schema))
         for value in others:

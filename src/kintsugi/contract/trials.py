@@ -108,7 +108,8 @@ def build(cls: type[Part], schema: Schema, off: bool = False, **hyper: Any) -> P
 
 def fitted(cls: type[Part], off: bool = False) -> Pipeline:
     """Trained for one epoch on mixed data with holes; the same one for every promise."""
-    return _fitted(cls, off)
+    hashable: Any = cls  # which a type checker doubts of modules
+    return _fitted(hashable, off)
 
 
 @cache
@@ -138,7 +139,8 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 def experienced(cls: type[Part], off: bool = False) -> Pipeline:
     """Trained on the toy of :class:`~kintsugi.training.lab.Lab`, long enough to have learned it."""
-    return _experienced(cls, off)
+    hashable: Any = cls
+    return _experienced(hashable, off)
 
 
 @cache

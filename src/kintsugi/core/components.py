@@ -1,10 +1,10 @@
-"""Which registered things a pipeline is made of, with their versions."""
+"""Which methods and encoders a pipeline holds, and the versions under which they are registered here."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from typing import Any
 
-from kintsugi.core.encoder import ENCODERS, Encoder
+from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import METHODS, address
 from kintsugi.core.part import Part
@@ -12,18 +12,32 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import TASKS
 
 
-def versions_of(pipeline: Pipeline) -> dict[str, int]:
-    """``method mmin``, ``encoder image``, ``task classification`` -> version, of all that this pipeline is made of.
+def names_held(pipeline: Pipeline) -> set[str]:
+    """``method mmin``, ``encoder image`` …: of every part and encoder in its module tree.
 
-    A helper part counts as the method in whose file it is; encoders of the user's own have no version.
+    Methods are those of its parts and of the classes that these are made from; a helper part counts for the method in whose
+    file it stands. Encoders of the user's own have no name.
     """
-    task = pipeline.schema.task.key
-    versions = {f"task {task}": TASKS.version(task)}
-    for module in pipeline.modules():
-        if isinstance(module, Encoder) and module.kind:
-            versions[f"encoder {module.kind}"] = ENCODERS.version(module.kind)
-        elif isinstance(module, Part):
-            with suppress(ConfigError):  # a part of no registered method, which saving refuses
-                key = address(module).partition(".")[0]
-                versions[f"method {key}"] = METHODS.card(key).version
+    kinds: dict[Any, str] = {ENCODERS[kind]: kind for kind in ENCODERS}
+    names = {f"encoder {kinds[type(module)]}" for module in pipeline.modules() if type(module) in kinds}
+    parts = [module for module in pipeline.modules() if isinstance(module, Part)]
+    return names | {f"method {key}" for part in parts for key in _methods_of(part)}
+
+
+def _methods_of(part: Part) -> set[str]:
+    keys = {vars(base)["card"].key for base in type(part).__mro__ if "card" in vars(base)}
+    if not keys:
+        try:
+            keys.add(address(part).partition(".")[0])
+        except ConfigError:  # a class of the user's own, in no file of a method
+            return set()
+    return keys
+
+
+def versions_held(pipeline: Pipeline) -> dict[str, int]:
+    """The version of each of :func:`names_held`, and of the task; a saved model carries them."""
+    versions = {f"task {pipeline.schema.task.key}": TASKS.version(pipeline.schema.task.key)}
+    for name in names_held(pipeline):
+        kind, _, key = name.partition(" ")
+        versions[name] = METHODS.card(key).version if kind == "method" else ENCODERS.version(key)
     return dict(sorted(versions.items()))

@@ -20,10 +20,7 @@ class Encoder(nn.Module):
     """``forward(x, mask) -> Stream`` on present rows only: x ``[R, *shape]``, mask bool ``[R, T]`` or None (all seen).
 
     What is masked must not influence the output, and a row's output must not depend on other rows in evaluation.
-    ``kind``: under which it is registered; "" of a module of the user's.
     """
-
-    kind = ""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
         raise NotImplementedError
@@ -58,9 +55,7 @@ def make_encoder(modality: Modality, dim: int) -> Encoder:
     """The encoder of a modality: the user's own where :func:`own_encoders` has one, else that of its kind."""
     modules, taken = _OWN.get() or ({}, set())
     if modality.name not in modules:
-        encoder = ENCODERS[modality.kind](modality, dim)
-        encoder.kind = modality.kind
-        return encoder
+        return ENCODERS[modality.kind](modality, dim)
     taken.add(modality.name)
     return UserEncoder(modality, dim, modules[modality.name])
 

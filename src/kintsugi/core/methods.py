@@ -84,7 +84,7 @@ def check_of(method: type[Part]) -> Callable[[Check], Check]:
     """Decorator of the function ``check(lab)`` that asserts a method's defining property, and fails on its ablation."""
 
     def add(check: Check) -> Check:
-        method.mechanism = staticmethod(check)  # type: ignore[assignment]
+        method.mechanism = staticmethod(check)
         return check
 
     return add

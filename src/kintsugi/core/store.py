@@ -19,7 +19,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from kintsugi import __version__
-from kintsugi.core.components import versions_of
+from kintsugi.core.components import versions_held
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
 from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
@@ -57,7 +57,7 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
     config: dict[str, Any] = {
         "format": FORMAT,
         "kintsugi": __version__,
-        "versions": versions_of(pipeline) | ({"reading": READING} if (extra or {}).get("reading") else {}),
+        "versions": versions_held(pipeline) | ({"reading": READING} if (extra or {}).get("reading") else {}),
         "parts": {path: describe_part(part) for path, part in pipeline.named_parts()},
         "schema": pipeline.schema.to_json(),
         "tensors": {name: _kind(tensor) for name, tensor in state.items()},
@@ -124,7 +124,7 @@ def load(
     with torch.random.fork_rng(devices=[]), own_encoders(encoders):
         pipeline = _build(config, source)
     pipeline.own_encoders = dict(encoders or {})
-    _check_versions(config, versions_of(pipeline) | {"reading": READING}, source)
+    _check_versions(config, versions_held(pipeline) | {"reading": READING}, source)
     fill(pipeline, weights, _state(pipeline), f"{source}: the saved model", "save it again")
     return pipeline.eval(), config["extra"]
 

@@ -48,13 +48,13 @@ def file_digest(path: Path) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    found = path.stat()
-    key = (str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    status = path.stat()
+    key = (str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if key in _files:
         return _files[key]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
-    if time.time() - max(found.st_mtime, found.st_ctime) > FRESH_SECONDS:
+    if time.time() - max(status.st_mtime, status.st_ctime) > FRESH_SECONDS:
         if len(_files) >= MOST_FILES:
             _files.clear()
         _files[key] = digest

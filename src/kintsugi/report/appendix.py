@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kintsugi.bench.components import raised
 from kintsugi.bench.made_with import SOURCES, made_with_of
 from kintsugi.bench.notes import Note, notes_of
 from kintsugi.bench.store import Record
@@ -68,7 +69,7 @@ def appendix(shown: Shown) -> dict[str, Any]:
         "seeds": sorted({r.trial.seed for r in ran}),
         "masks": int(rows.loc[rows["mask_hash"] != "", "mask_hash"].nunique()) if len(rows) else 0,
         "versions": _once(f"{n} {v}" for r in ran for n, v in made_with_of(r).items() if n != SOURCES),
-        "registered": _registered(ran),
+        "registered": raised(ran),
         "machines": _once(_machine(r.facts["machine"]) for r in done if r.facts.get("machine")),
         "datasets": _datasets(ran),
         "methods": _methods(ran),
@@ -80,12 +81,6 @@ def appendix(shown: Shown) -> dict[str, Any]:
 
 def _once(said: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(said))
-
-
-def _registered(records: list[Record]) -> list[str]:
-    """What is registered and has a version above the first, which all things have that never changed their numbers."""
-    raised = {(name, version) for r in records for name, version in r.trial.registered.items() if version > 1}
-    return [f"{name} {version}" for name, version in sorted(raised)]
 
 
 def _machine(facts: dict[str, Any]) -> str:

@@ -67,15 +67,15 @@ def rank(module: str) -> int:
     return TOP if parts[1] in ("cli", "__main__") else RANK.get(parts[1], FACE)
 
 
-def walk(tree: ast.AST, typing: bool = False, functions: bool = True) -> Iterator[ast.AST]:
+def _walk(tree: ast.AST, typing: bool = False, functions: bool = True) -> Iterator[ast.AST]:
     """Every node; what stands under ``if TYPE_CHECKING`` only with ``typing``, inside functions only with ``functions``."""
     yield tree
     for child in ast.iter_child_nodes(tree):
         if not typing and isinstance(child, ast.If) and _typing_only(child):
             for other in child.orelse:
-                yield from walk(other, typing, functions)
+                yield from _walk(other, typing, functions)
         elif functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from walk(child, typing, functions)
+            yield from _walk(child, typing, functions)
 
 
 def _typing_only(node: ast.If) -> bool:
@@ -86,7 +86,7 @@ def imports(
     source: str, module: str, package: bool = False, typing: bool = False, functions: bool = True
 ) -> list[tuple[int, str]]:
     """Line and full name of everything of the library that the source imports, ``kintsugi`` alone for what is lazy."""
-    nodes = list(walk(ast.parse(source), typing, functions))
+    nodes = list(_walk(ast.parse(source), typing, functions))
     names: list[tuple[int, str]] = []
     bare: set[str] = set()
     for node in nodes:
@@ -158,7 +158,7 @@ def unsafe(source: str) -> list[str]:
         for keyword in node.keywords:
             value = keyword.value
             if isinstance(value, ast.Constant) and (keyword.arg, value.value) in UNSAFE_FLAGS:
-                faults.append(f"line {node.lineno}: {keyword.arg}={value.value}")
+                faults.append(f"line {node.lineno}: {keyword.arg}={value.value!r}")
     return faults
 
 

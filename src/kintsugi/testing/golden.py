@@ -7,180 +7,22 @@ and refuses where no version was raised.
 
 from __future__ import annotations
 
-import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-from kintsugi.contract import build, mixed
-from kintsugi.core.encoder import ENCODERS
-from kintsugi.core.errors import UnknownName
-from kintsugi.core.methods import METHODS
-from kintsugi.core.schema import TASKS, Task
-from kintsugi.imperfect.missing import MECHANISMS, SETTINGS
-from kintsugi.imperfect.operator import CROSS, OPERATORS
-from kintsugi.testing import golden_areas, golden_operators, golden_parts
-from kintsugi.testing.golden_files import Entry, read_entries, rounded, write_entries
-from kintsugi.testing.golden_methods import method_numbers, toys
-from kintsugi.testing.golden_numbers import Numbers, alone, differences
-from kintsugi.training.components import names_in, versions_of
+from kintsugi.testing.golden_files import Entry, read_entries, write_entries
+from kintsugi.testing.golden_numbers import differences
+from kintsugi.testing.golden_subjects import Subject, chosen, method_subject, own, subjects
+
+__all__ = [
+    "FOLDER", "Report", "Subject", "check", "chosen", "compare", "method_subject", "own", "renew", "stale", "subjects",
+]  # fmt: skip
 
 FOLDER = Path("tests/golden")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One thing that has golden numbers.
-
-    name: such as ``method mmin``, ``operator fog``, ``metric accuracy of classification`` or ``reading``.
-    file: of its numbers, below the folder of all. where: its version is written, for people.
-    module: in which it is defined. numbers: measures it. uses: names of all whose version decides its numbers.
-    """
-
-    name: str
-    file: str
-    where: str
-    module: str
-    numbers: Callable[[], Numbers] = field(repr=False)
-    uses: Callable[[], Mapping[str, int]] = field(repr=False)
-
-    def measure(self) -> Entry:
-        """Its numbers on one thread, and the versions that they were measured under."""
-        with alone():
-            versions = self.uses()
-        with alone():
-            return Entry(versions, rounded(self.numbers()))
-
-
-# what there is --------------------------------------------------------------------------------------------------------
-def subjects() -> dict[str, Subject]:
-    """Name -> subject: methods, encoders, operators, mechanisms, published settings, tasks, metrics, and three areas."""
-    found = [_method(key) for key in METHODS]
-    for kind, registry, numbers in (
-        ("encoder", ENCODERS, golden_parts.encoder_numbers),
-        ("operator", OPERATORS, golden_operators.operator_numbers),
-        ("mechanism", MECHANISMS, golden_operators.mechanism_numbers),
-        ("task", TASKS, golden_parts.task_numbers),
-    ):
-        for key in registry:
-            file = f"operators/{_kind(key)}.json" if kind == "operator" else f"{kind}s.json"
-            module = _module(registry[key])
-            where = f"the version in @{kind.upper()}S.register({key!r}, version=…) in {module}"
-            found.append(_simple(f"{kind} {key}", file, where, module, partial(numbers, key)))
-    for form in SETTINGS:
-        where = f"the version of the Setting {form!r} in kintsugi.imperfect.published"
-        numbers_of = partial(golden_operators.setting_numbers, form)
-        found.append(_simple(f"setting {form}", "mechanisms.json", where, "kintsugi.imperfect.published", numbers_of))
-    for key in golden_parts.toy_tasks():
-        found += [_metric(key, name) for name in golden_parts.task_of(key).metrics()]
-    for area, numbers in (
-        ("training", golden_areas.training_numbers),
-        ("reading", golden_areas.reading_numbers),
-        ("evaluation", golden_areas.evaluation_numbers),
-    ):
-        where = f"{area.upper()} in kintsugi.core.versions"
-        found.append(Subject(area, "areas.json", where, "kintsugi.core.versions", numbers, partial(_area_uses, area)))
-    return {subject.name: subject for subject in found}
-
-
-def own() -> dict[str, Subject]:
-    """The subjects that are defined in this library, without those of plugins."""
-    return {name: subject for name, subject in subjects().items() if subject.module.split(".")[0] == "kintsugi"}
-
-
-def chosen(patterns: Iterable[str]) -> dict[str, Subject]:
-    """Subjects by name, by the last words of their name (``mmin``), or by a glob; without patterns all of :func:`own`.
-
-    Raises:
-        UnknownName: a pattern that fits nothing.
-    """
-    wanted = list(patterns)
-    if not wanted:
-        return own()
-    known = subjects()
-    found: dict[str, Subject] = {}
-    for pattern in wanted:
-        fitting = {
-            name: subject
-            for name, subject in known.items()
-            if fnmatchcase(name, pattern) or fnmatchcase(name.partition(" ")[2], pattern)
-        }
-        if not fitting:
-            raise UnknownName("subject of golden numbers", pattern, [*known, *(n.partition(" ")[2] for n in known)])
-        found |= fitting
-    return found
-
-
-def _method(key: str) -> Subject:
-    cls = METHODS[key]
-    where = f"the version of its card in {cls.__module__}"
-    file, text = f"methods/{cls.card.leaf}.json", METHODS.entries.get(key)
-    if text is not None and not text.file.is_relative_to(METHODS.home):
-        file = str(text.file.with_suffix(".golden.json"))  # of a method from outside: beside its own file
-    return Subject(
-        f"method {key}", file, where, cls.__module__, partial(method_numbers, cls), partial(_method_uses, key)
-    )
-
-
-@cache
-def _method_uses(key: str) -> Mapping[str, int]:
-    found: dict[str, int] = {}
-    for data in toys(METHODS[key].card).values():
-        task = data.schema.task
-        names = {f"method {key}", f"task {task.key}", "training", *names_in(build(METHODS[key], data.schema))}
-        found |= versions_of(names, task)
-    return found
-
-
-def _simple(name: str, file: str, where: str, module: str, numbers: Callable[[], Numbers]) -> Subject:
-    return Subject(name, file, where, module, numbers, lambda: versions_of([name], _any_task()))
-
-
-def _metric(key: str, name: str) -> Subject:
-    task = golden_parts.task_of(key)
-    full, module = f"metric {name} of {key}", type(task).__module__
-    return Subject(
-        full, "tasks.json", f"metric_versions of {type(task).__name__} in {module}", module,
-        partial(golden_parts.metric_numbers, key, name),
-        lambda: {full: versions_of([f"metric {name}"], task)[f"metric {name}"], **versions_of([f"task {key}"], task)},
-    )  # fmt: skip
-
-
-def _area_uses(area: str) -> Mapping[str, int]:
-    """All whose version may move the numbers of this area."""
-    names = {area}
-    if area != "reading":
-        names |= {f"method {golden_areas.PLAIN}", "encoder vector", "mechanism mcar"}
-    if area == "evaluation":
-        names.add("operator feature_noise")
-    found = versions_of(names, _any_task())
-    for key in golden_parts.toy_tasks() if area != "reading" else ():
-        task = golden_parts.task_of(key)
-        found |= versions_of([f"task {key}"], task)
-        for metric, version in versions_of([f"metric {name}" for name in task.metrics()], task).items():
-            found[f"{metric} of {key}"] = version
-    return found
-
-
-def _any_task() -> Task:
-    return mixed("classification").schema.task
-
-
-def _kind(key: str) -> str:
-    kind = OPERATORS[key].kind
-    return "cross_modal" if kind == CROSS else kind
-
-
-def _module(thing: Any) -> str:
-    module = inspect.getmodule(thing)
-    return "" if module is None else module.__name__
-
-
-# what moved -----------------------------------------------------------------------------------------------------------
 @dataclass
 class Report:
     """What became of some subjects.

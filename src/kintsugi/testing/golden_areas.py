@@ -15,6 +15,7 @@ from kintsugi.core.methods import METHODS
 from kintsugi.data.table import Table
 from kintsugi.evaluation import Protocol, evaluate, get_protocol
 from kintsugi.imperfect.missing import parse_mechanism
+from kintsugi.testing.golden_measures import measure_numbers, plain
 from kintsugi.testing.golden_methods import answers, with_holes
 from kintsugi.testing.golden_numbers import Numbers, projections
 from kintsugi.testing.inputs import clips, noise_file, pictures
@@ -62,7 +63,7 @@ def reading_numbers() -> Numbers:
             batch = table.batch(torch.arange(ROWS))
             assert batch.target is not None
             found[task] = {
-                "task": _plain(table.schema.task.to_json()),
+                "task": plain(table.schema.task.to_json()),
                 "target": projections(batch.target.double(), "target"),
                 "labelled": _count(batch.target_present),
                 "parts": [len(part) for part in table.split()],
@@ -78,15 +79,6 @@ def reading_numbers() -> Numbers:
                 "projections": projections(torch.where(wide, x.double().nan_to_num(), 0.0), modality.name),
             }
         return found
-
-
-def _plain(value: Any) -> Numbers:
-    """JSON values as golden numbers, so that floats may move by rounding."""
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value if isinstance(value, float | str) or type(value) is int else str(value)
 
 
 def _count(mask: torch.Tensor | None) -> int:
@@ -134,8 +126,10 @@ def _table(folder: Path, task: str, target: str | list[str]) -> Table:
 
 # evaluation -----------------------------------------------------------------------------------------------------------
 def evaluation_numbers() -> Numbers:
-    """For each task the plainest method, untrained, under subsets, rates and a corruption: values with their intervals."""
-    found: dict[str, Numbers] = {}
+    """For each task the plainest method, untrained, under subsets, rates and a corruption: values with their intervals;
+    and every measure.
+    """
+    found: dict[str, Numbers] = {"measures": measure_numbers()}
     for task in ("classification", "multilabel", "regression"):
         data = toy(task, rows=120)
         pipeline = build(METHODS[PLAIN], data.schema)

@@ -14,6 +14,7 @@ from kintsugi.contract import ask, build, mixed
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.data import Splits
+from kintsugi.core.errors import ConfigError
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Task
@@ -53,7 +54,11 @@ class FirstLosses(Trainer):
 
 
 def toys(card: Card) -> dict[str, Dataset]:
-    """Name -> data: for each task of the card vectors, and image + text + table with holes; as many as the card takes."""
+    """Name -> data: for each task of the card vectors, and image + text + table with holes; as many as the card takes.
+
+    Raises:
+        ConfigError: there are no toys for the tasks of the card.
+    """
     least, most = card.modalities
     count = max(least, min(3, most or 3))
     found: dict[str, Dataset] = {}
@@ -62,6 +67,11 @@ def toys(card: Card) -> dict[str, Dataset]:
             found[f"{task} on vectors"] = toy(task, rows=ROWS, modalities=count)
             if count <= 4:  # there are no more kinds in it
                 found[f"{task} on image, text and table"] = mixed(task, absent=0.3, modalities=count)
+    if not found:
+        raise ConfigError(
+            f"golden numbers: there is no toy for {card.key}, which solves {', '.join(sorted(card.tasks))}; "
+            f"there are toys for {', '.join(TOYS)}"
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Stream
 from kintsugi.core.schema import TASKS, Modality, StreamSpec, Task
-from kintsugi.testing.golden_numbers import Numbers, projections
+from kintsugi.testing.golden_numbers import Numbers, projections, seeded
 from kintsugi.training.sampling import generator
 
 DIM, FEW = 32, 6
@@ -54,13 +54,13 @@ def encoder_numbers(key: str) -> Numbers:
 
 
 def _encoded(key: str, modality: Modality) -> Numbers:
-    torch.manual_seed(0)
-    encoder = ENCODERS[key](modality, DIM)
+    with seeded(0):
+        encoder = ENCODERS[key](modality, DIM)
     x, mask = inputs(modality)
     with torch.no_grad():
         stream = encoder.eval()(x, mask)
-    torch.manual_seed(1)
-    trained = encoder.train()(x, mask).tokens
+    with seeded(1):
+        trained = encoder.train()(x, mask).tokens
     weights = torch.randn(trained.shape, generator=generator("golden", key, "gradient"))
     (trained * weights).sum().backward()
     moved = [p.grad.double().square().sum() for p in encoder.parameters() if p.grad is not None]
@@ -130,8 +130,7 @@ def task_numbers(key: str) -> Numbers:
     assert output.grad is not None
     tokens = torch.randn(FEW, 5, DIM, generator=generator("golden", "tokens"))
     seen = torch.arange(5) < torch.arange(FEW)[:, None]
-    torch.manual_seed(0)
-    with torch.no_grad():
+    with seeded(0), torch.no_grad():
         head = task.head(StreamSpec(DIM))(Stream(torch.where(seen[..., None], tokens, 0), seen))
     rows = torch.arange(ROWS) % 2 == 0
     return {

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from string import Template
 
-import kintsugi
 from kintsugi.core.card import LEAVES, Card
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.files import replace_file
+from kintsugi.testing.style_tools import checkout, tidy
 
 KINDS = ("model", "restorer", "strategy", "monitor")
 SLUG = re.compile(r"[a-z][a-z0-9_]{1,39}")
@@ -25,14 +25,8 @@ BIBTEX = """\
 }"""
 
 
-def checkout() -> Path | None:
-    """The folder of the source checkout that this library runs from; None where it is an installed package."""
-    folder = Path(kintsugi.__file__).parents[2]
-    return folder if (folder / "pyproject.toml").is_file() and (folder / "src" / "kintsugi").is_dir() else None
-
-
 def write_method(key: str, leaf: str, kind: str = "model", out: str | Path | None = None) -> Path:
-    """Write the file of a new method; nothing that exists is changed.
+    """Write the file of a new method, in the style of the project it goes to; nothing that exists is changed.
 
     Args:
         key: of the method: small letters, digits and underscores.
@@ -64,6 +58,7 @@ def write_method(key: str, leaf: str, kind: str = "model", out: str | Path | Non
     content = template.substitute(key=key, cls=name, leaf=leaf, imperfection=imperfection)
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, content.encode())
+    tidy(file.resolve())
     return file
 
 

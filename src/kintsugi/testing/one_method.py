@@ -22,8 +22,8 @@ from kintsugi.core.methods import METHODS
 from kintsugi.core.part import Part
 from kintsugi.testing.architecture import faults_of_method
 from kintsugi.testing.fresh_process import wrong_in_a_fresh_process
-from kintsugi.testing.new_method import BIBTEX, PLACEHOLDER, checkout, placeholders
-from kintsugi.testing.style_tools import NotInstalled, style_faults, type_faults
+from kintsugi.testing.new_method import BIBTEX, PLACEHOLDER, placeholders
+from kintsugi.testing.style_tools import NotInstalled, checkout, style_faults, type_faults
 
 GOLDEN = Path("tests/golden")  # in the source checkout
 
@@ -124,8 +124,7 @@ def _result(name: str, subject: Subject) -> Result:
 def _card(subject: Subject) -> None:
     """Nothing left of the template, a reference, docstrings, and the place that it says."""
     card: Card = subject.cls.card
-    module = _sourced(subject.cls)
-    left = placeholders(card, subject.cls.__doc__, module)
+    left = placeholders(card, subject.cls.__doc__, _module_docstring(subject.cls))
     if left:
         raise AssertionError(f"still to be written, since it begins with {PLACEHOLDER!r}: {', '.join(left)}")
     if subject.own:
@@ -139,7 +138,7 @@ def _card(subject: Subject) -> None:
     CHECKS["says_what_it_is"](subject.cls)
 
 
-def _sourced(cls: type[Part]) -> str | None:
+def _module_docstring(cls: type[Part]) -> str | None:
     """The docstring of the module that a class stands in."""
     module = sys.modules.get(cls.__module__)
     return None if module is None else module.__doc__
@@ -171,7 +170,7 @@ def _golden(subject: Subject) -> None:
     file, place = _file(subject), checkout()
     if subject.own and place is None:
         raise _Skipped("golden numbers of this library are in its source checkout")
-    numbers = golden.subjects()[f"method {subject.key}"]
+    numbers = golden.method_subject(subject.key)
     folder = file.parent if place is None else place / GOLDEN
     if not (folder / numbers.file).is_file() and not subject.own:
         raise _Skipped(f"none yet: kintsugi golden {subject.key}{subject.flag} --renew")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kintsugi.testing.new_method import checkout
+import kintsugi
 
 # Files that may hold settings of a tool -> the text that shows they do, "" where the name says it.
 RUFF = {"ruff.toml": "", ".ruff.toml": "", "pyproject.toml": "[tool.ruff"}
@@ -17,6 +19,12 @@ MYPY = {"mypy.ini": "", ".mypy.ini": "", "pyproject.toml": "[tool.mypy", "setup.
 
 class NotInstalled(Exception):
     """A tool that is not there; says how to get it."""
+
+
+def checkout() -> Path | None:
+    """The folder of the source checkout that this library runs from; None where it is an installed package."""
+    folder = Path(kintsugi.__file__).parents[2]
+    return folder if (folder / "pyproject.toml").is_file() and (folder / "src" / "kintsugi").is_dir() else None
 
 
 def style_faults(file: Path) -> list[str]:
@@ -28,23 +36,30 @@ def style_faults(file: Path) -> list[str]:
     Raises:
         NotInstalled: there is no ruff.
     """
-    folder = _project(file, RUFF)
-    library = checkout()
-    if folder is not None:
-        settings = []
-    elif library is not None:
-        settings = ["--config", str(library / "pyproject.toml")]
-    else:
-        settings = ["--isolated", "--config", "line-length = 120"]
-    where = folder or file.parent
-    done = _run("ruff", ["check", "--no-cache", "--quiet", "--output-format", "concise", *settings, str(file)], where)
-    faults = _lines(done)
-    done = _run("ruff", ["format", "--no-cache", "--quiet", "--check", *settings, str(file)], where)
+    faults = _lines(_ruff("check", file, "--output-format", "concise"))
+    done = _ruff("format", file, "--check")
     if done.returncode == 1:
-        faults.append(f"it is not formatted; run: ruff format {' '.join([*settings, str(file)])}")
+        words = [word for word in done.args[3:] if word not in ("--no-cache", "--quiet", "--check")]
+        faults.append(f"it is not formatted; run: {shlex.join(['ruff', *words])}")
     elif done.returncode:
         faults += [line for line in _lines(done) if line not in faults]
     return faults
+
+
+def tidy(file: Path) -> None:
+    """Order a file's imports and format it, by the settings of :func:`style_faults`; without ruff it stays as it is."""
+    with contextlib.suppress(NotInstalled):
+        _ruff("check", file, "--fix", "--select", "I")
+        _ruff("format", file)
+
+
+def _ruff(command: str, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    where, settings = _project(file, RUFF) or checkout(), []
+    if where is None:
+        where, settings = file.parent, ["--isolated", "--config", "line-length = 120"]
+    elif not file.is_relative_to(where):
+        settings = ["--config", str(where / "pyproject.toml")]
+    return _run("ruff", [command, "--no-cache", "--quiet", *options, *settings, str(file)], where)
 
 
 def type_faults(file: Path) -> list[str]:
@@ -56,17 +71,22 @@ def type_faults(file: Path) -> list[str]:
     Raises:
         NotInstalled: there is no mypy.
     """
-    library = checkout()
-    folder = _project(file, MYPY) or library
-    arguments = [] if folder else ["--config-file=", "--ignore-missing-imports"]
-    where = folder or file.parent
-    if folder == library and library is not None:
-        arguments = ["--config-file", str(library / "pyproject.toml")]
-    done = _run("mypy", [*arguments, "--no-error-summary", "--no-pretty", "--show-absolute-path", str(file)], where)
-    own = [line for line in done.stdout.splitlines() if line.startswith(f"{file}:") and ": note: " not in line]
+    where, settings = _project(file, MYPY) or checkout(), []
+    if where is None:
+        where, settings = file.parent, ["--config-file=", "--ignore-missing-imports"]
+    done = _run("mypy", [*settings, "--no-error-summary", "--no-pretty", "--show-absolute-path", str(file)], where)
+    places = [line.partition(".py:") for line in done.stdout.splitlines() if ": error: " in line]
+    own = [f"{file}:{message}" for start, _, message in places if _is(Path(f"{start}.py"), file)]
     if own or done.returncode in (0, 1):  # 1 without a line of its own: another file's
         return own
     return _lines(done)[-5:] or [f"mypy ended with status {done.returncode} and said nothing"]
+
+
+def _is(named: Path, file: Path) -> bool:
+    """Is this the file? mypy's cache, which goes by module, may name another of the same name and content."""
+    return named == file or (
+        named.name == file.name and (not named.is_file() or named.read_bytes() == file.read_bytes())
+    )
 
 
 def _run(tool: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kintsugi.core import versions
+from kintsugi.core.components import names_held
 from kintsugi.core.encoder import ENCODERS
-from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.core.methods import METHODS, address
+from kintsugi.core.errors import UnknownName
+from kintsugi.core.methods import METHODS
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
@@ -27,30 +28,15 @@ WHOLE = ("training", "reading", "evaluation")  # what is registered nowhere; see
 def names_in(pipeline: Pipeline) -> list[str]:
     """What a pipeline is made of, sorted: ``method mmin``, ``encoder vector``, ``operator fog`` …
 
-    Methods are those of its parts and of the classes that these are made from; a helper part counts for the method in whose
-    file it stands. Encoders are those of all its modalities, since a strategy may make models during training; where every
-    model reads inputs without encoders, those that it holds. Operators and mechanisms are those that a part holds.
+    What it holds (:func:`~kintsugi.core.components.names_held`), with the operators and mechanisms of its parts; and, unless every
+    model reads inputs without encoders, the encoders of all its modalities, since a strategy may make models during training.
     """
-    modules = list(pipeline.modules())
-    parts = [module for module in modules if isinstance(module, Part)]
-    names = {f"method {key}" for part in parts for key in _methods_of(part)}
+    names = names_held(pipeline)
+    parts = [module for module in pipeline.modules() if isinstance(module, Part)]
     names.update(name for part in parts for value in vars(part).values() for name in components_of(value))
-    models = [part for part in parts if isinstance(part, Model)]
-    if any(model.encoding == "separate" for model in models):
+    if any(isinstance(part, Model) and part.encoding == "separate" for part in parts):
         names.update(f"encoder {m.kind}" for m in pipeline.schema.modalities if m.kind in ENCODERS)
-    kinds: dict[Any, str] = {ENCODERS[kind]: kind for kind in ENCODERS}
-    names.update(f"encoder {kinds[type(module)]}" for module in modules if type(module) in kinds)
     return sorted(names)
-
-
-def _methods_of(part: Part) -> set[str]:
-    keys = {vars(base)["card"].key for base in type(part).__mro__ if "card" in vars(base)}
-    if not keys:
-        try:
-            keys.add(address(part).partition(".")[0])
-        except ConfigError:  # a class of the user's own, in no file of a method
-            return set()
-    return keys
 
 
 def versions_of(names: Iterable[str], task: Task | type[Task]) -> dict[str, int]:
