@@ -3,7 +3,8 @@
     python benchmarks/listing.py --methods 250
 
 The library is copied to a temporary folder, where so many generated files are added to its methods. Each command runs in
-fresh processes, of which the median counts; the first run after a change compiles the files, as Python does, and is shown by itself.
+fresh processes, of which the median counts; the first run after a change compiles the files, as Python does, and is shown by
+itself.
 """
 
 from __future__ import annotations

@@ -168,7 +168,6 @@ def test_each_value_has_a_digest_of_its_own() -> None:
         (torch.arange(6).reshape(2, 3).T, torch.arange(6).reshape(2, 3).T.contiguous()),
         (torch.ones(2, requires_grad=True), torch.ones(2)), (float("nan"), -float("nan")),
     ],
-    ids=str,
 )  # fmt: skip
 def test_the_same_content_has_one_digest(one: Any, other: Any) -> None:
     assert content_digest(one) == content_digest(other)

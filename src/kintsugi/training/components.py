@@ -28,8 +28,8 @@ WHOLE = ("training", "reading", "evaluation")  # what is registered nowhere; see
 def names_in(pipeline: Pipeline) -> list[str]:
     """What a pipeline is made of, sorted: ``method mmin``, ``encoder vector``, ``operator fog`` …
 
-    What it holds (:func:`~kintsugi.core.components.names_held`), with the operators and mechanisms of its parts; and, unless every
-    model reads inputs without encoders, the encoders of all its modalities, since a strategy may make models during training.
+    What it holds (:func:`~kintsugi.core.components.names_held`), with the operators and mechanisms of its parts; and, unless
+    every model reads inputs without encoders, the encoders of all its modalities, since a strategy may make models in training.
     """
     names = names_held(pipeline)
     parts = [module for module in pipeline.modules() if isinstance(module, Part)]
