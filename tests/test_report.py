@@ -58,7 +58,8 @@ class Embed(nn.Module):
 
 def model() -> Pipeline:
     flat = {n: nn.Sequential(nn.Flatten(), nn.Linear(k, 4)) for n, k in (("pic", 192), ("sound", 1600), ("pulse", 40))}
-    return Pipeline(Model(SCHEMA, 4, {**flat, "note": Embed(), "cells": nn.Linear(30, 4)}))
+    with own_encoders({**flat, "note": Embed(), "cells": nn.Linear(30, 4)}):
+        return Pipeline(Model(SCHEMA, 4))
 
 
 def data(n: int = 30) -> Dataset:
