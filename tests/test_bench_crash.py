@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from kintsugi.bench import Store, StoreError, Trial
 from kintsugi.bench import store as store_module
-from kintsugi.core.errors import ConfigError
+from kintsugi.cli import app
+from kintsugi.core.errors import ConfigError, KintsugiError
 from kintsugi.core.files import is_temporary
 from kintsugi.evaluation.protocols import Condition, Protocol
 
@@ -336,3 +338,87 @@ def test_where_nothing_can_be_read_the_report_says_so(broken: tuple[Path, list[T
     assert todo[0].hash[:12] in report.lost[0]
     with pytest.raises(ConfigError, match="does not exist"):
         Store.salvage(folder / "none", folder / "newer")
+
+
+# read by commands ---------------------------------------------------------------------------------------------------
+SUITE = """\
+datasets: [factors]
+methods: [mean_fusion, mmin]
+seeds: 1
+protocol: clean
+trainer: {epochs: 1}
+resamples: 5
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a suite and, in one file, the store that it filled."""
+    folder = tmp_path_factory.mktemp("filled")
+    (folder / "suite.yaml").write_text(SUITE)
+    assert called("bench", folder / "suite.yaml", "-o", folder / "good", "--workers", 0, "--no-report").exit_code == 0
+    change(folder / "good", "PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder
+
+
+def called(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def commands(folder: Path, store: Path) -> list[tuple[object, ...]]:
+    return [
+        ("bench", "status", store), ("bench", "export", store, folder / "t.csv"), ("report", store, "-o", folder / "r.html"),
+        ("compare", store, folder / "good"), ("compare", folder / "good", store, "--strict"),
+        ("bench", folder / "suite.yaml", "-o", store, "--workers", 0, "--no-report"),
+    ]  # fmt: skip
+
+
+def test_whatever_byte_of_a_store_changes_no_command_ends_in_a_bare_exception(filled: Path, tmp_path: Path) -> None:
+    draw, said = Random(7), Counter[str]()
+    content = (filled / "good" / "runs.sqlite").read_bytes()
+    texts = [place for place, byte in enumerate(content) if byte in b'{}[]:,"']
+    for number in range(60):
+        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
+        shutil.copytree(filled / "good", tmp_path / "bad", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+        mutated = bytearray(content)
+        place = draw.choice(texts) + draw.randrange(-3, 4) if number % 2 else draw.randrange(len(content))
+        mutated[place] ^= 1 << draw.randrange(8)
+        (tmp_path / "bad" / "runs.sqlite").write_bytes(bytes(mutated))
+        words = commands(filled, tmp_path / "bad")[number % 6]
+        result = called(*words)
+        assert result.exception is None or isinstance(result.exception, SystemExit | KintsugiError), (place, words)
+        said["damaged" if "is damaged" in result.output else str(result.exit_code)] += 1
+    assert said["damaged"] > 5
+    assert said["0"] > 5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE texts SET text = '[1]' WHERE id IN (SELECT min(versions) FROM trials)",
+        "UPDATE texts SET text = substr(text, 1, 9) WHERE id IN (SELECT min(versions) FROM trials)",
+        "UPDATE texts SET text = replace(text, '\"method mmin\":1', '\"method mmin\":true')",
+        "UPDATE texts SET text = replace(text, '\"method mmin\":1', '\"method mmin\":\"1\"')",
+        "UPDATE texts SET text = CAST(x'ff7b' AS TEXT) WHERE id IN (SELECT protocol FROM trials)",
+        "UPDATE trials SET parameters = '{'", "UPDATE trials SET facts = '[]'", "UPDATE trials SET facts = '{\"costs\":[1]}'",
+        "UPDATE trials SET facts = json_set(facts, '$.training.seconds', 'x')",
+    ],
+    ids=["list", "cut off", "true", "text", "no UTF-8", "parameters", "facts", "costs", "seconds"],
+)  # fmt: skip
+def test_damaged_texts_are_said_with_the_remedy_that_then_helps(damage: str, filled: Path, tmp_path: Path) -> None:
+    shutil.copytree(filled / "good", tmp_path / "bad")
+    change(tmp_path / "bad", "DROP TRIGGER done_stays")
+    change(tmp_path / "bad", damage)
+    for words in commands(filled, tmp_path / "bad")[2 if "facts" in damage else 1 : 5]:  # an export needs no facts
+        result = called(*words)
+        assert result.exit_code == 2, result.output
+        assert f"{tmp_path / 'bad'} is damaged" in result.output.replace("\n", "")
+        assert "--salvage" in result.output
+    run = called(*commands(filled, tmp_path / "bad")[5])
+    assert run.exit_code == 2 or "facts" in damage
+    assert called("bench", "check", tmp_path / "bad").exit_code == 1
+    assert called("bench", "check", tmp_path / "bad", "--salvage", tmp_path / "new").exit_code == 0
+    for words in commands(filled, tmp_path / "new"):
+        again = called(*words)
+        assert again.exception is None or isinstance(again.exception, SystemExit)
+        assert "is damaged" not in again.output

@@ -26,6 +26,7 @@ from kintsugi.bench import Store, StoreError, Trial, processes
 from kintsugi.bench.job import Done, Job, Planned, Source
 from kintsugi.bench.processes import Processes, held
 from kintsugi.bench.running import Executor, InProcess, Ledger, Limits, Tally, run
+from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError
 from kintsugi.evaluation.protocols import Condition, Protocol
 
@@ -34,6 +35,24 @@ FORK = multiprocessing.get_context("fork")
 PERFORM = "test_bench_processes:perform"
 CLASSES = {"clean": np.arange(50) % 7}
 proc = pytest.mark.skipif(held(os.getpid()) is None, reason="reads /proc")
+
+
+SHIFTY = """
+import kintsugi as kg
+from kintsugi.core import Model
+
+
+@kg.register(
+    kg.Card(
+        key="shifty", name="Shifty", leaf="general", imperfection=("missing at test",), faithful=("a mean",),
+        check="nothing", premise="nothing", confidence="high", version=1,
+    )
+)
+class Shifty(Model):
+    def __init__(self, schema, dim=8, gain=1.0):
+        super().__init__(schema, dim)
+        self.gain = gain
+"""
 
 
 # trials that do as they are told ------------------------------------------------------------------------------------
@@ -51,6 +70,12 @@ def perform(job: Job) -> Done:
         return None  # type: ignore[return-value]
     facts = DOES[job.method](job) or {}
     return Done(table(job), CLASSES, facts)
+
+
+def quick(job: Job) -> Done:
+    """Results of the right shape for any job on ``factors``."""
+    lines = table(job)
+    return Done(lines[lines["condition"] == "clean"].assign(dataset="factors"), CLASSES, {})
 
 
 def table(job: Job) -> pd.DataFrame:
@@ -256,6 +281,35 @@ def test_a_worker_that_dies_between_two_trials_costs_none(tmp_path: Path) -> Non
     store, tally = go(tmp_path / "runs", [planned(seed, log=str(log)) for seed in range(3)], executor(1), watch)
     assert (tally.done, tally.failed, store.counts()) == (3, {}, {"done": 3})
     assert [seed for seed, _ in begun(log)] == [0, 2, 1]  # that which it was to get went to the end
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("gain=1.0", "gain=2.0", "argument gain 1.0 where it was planned, 2.0 here"),
+        ("version=1", "version=2", "version of method shifty 1 where it was planned, 2 here"),
+        ("self.gain = gain", "self.gain = gain  # as it was", ""),
+    ],
+)
+def test_a_worker_that_reads_an_edited_file_fails_the_trial(old: str, new: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "shifty.py"
+    file.write_text(SHIFTY)
+    METHODS.load_plugin(file)
+    try:
+        job = Job(Source("factors", {"rows": 60}), "shifty", protocol="clean", trainer={"epochs": 1})
+        todo = [Planned(job, job.trial())]
+        file.write_text(SHIFTY.replace(old, new))
+        store, tally = go(tmp_path / "runs", todo, Processes(1, perform="test_bench_processes:quick"))
+    finally:
+        METHODS.forget_plugin(file)
+    if said:
+        assert tally.done == 0
+        assert (
+            f"ConfigError: in worker 1 this job is another trial than the one it was planned as: {said}"
+            in (store.failures()[todo[0].trial.hash])
+        )
+    else:
+        assert (tally.done, store.failures()) == (1, {})
 
 
 def test_workers_that_cannot_start_end_the_run_and_say_why(tmp_path: Path) -> None:

@@ -73,6 +73,33 @@ def test_comments_layout_and_docstrings_do_not_count(shop: Path) -> None:
     assert digest("metal") != before
 
 
+def test_what_a_card_says_does_not_count_and_what_stands_beside_it_does(shop: Path) -> None:
+    def written(words: str, dim: int) -> str:
+        (shop / "metal.py").write_text(
+            "def iron():\n    return 1\n\nclass Card(dict):\n    pass\n\n"
+            f"@(lambda cls: cls)\nclass Iron:\n    card = Card(key='iron', check={words!r})\n    dim = {dim}\n"
+        )
+        return digest("metal")
+
+    before = written("holds", 1)
+    assert written("holds well", 1) == before
+    assert written("holds", 2) != before
+
+
+def test_names_that_a_package_imports_when_they_are_used_are_followed(shop: Path) -> None:
+    (shop / "__init__.py").write_text("from kintsugi.core.lazy import attach\n")
+    (shop / "__init__.pyi").write_text(
+        "from shop.tools import saw as saw\nfrom shop import paint as paint\nfrom shop.metal import iron as ferrum\n"
+    )
+    (shop / "user.py").write_text("from shop import ferrum, paint\n")
+    forget()
+    assert closure(["shop.table"]) == {"shop.table", "shop.tools", "shop.metal"}
+    assert closure(["shop.user"]) == {"shop.user", "shop.metal", "shop.paint"}
+    method = closure(["kintsugi.methods.missing.generative.mmin"])
+    assert {"kintsugi.core.features", "kintsugi.core.model", "kintsugi.core.stage"} <= method
+    assert not method & {"kintsugi.core", "kintsugi.core.card", "kintsugi.core.catalogue"}
+
+
 def test_a_function_without_a_module_file_counts_by_its_source(shop: Path) -> None:
     assert sources_digest(frozenset(["a_notebook_cell"])) != sources_digest(frozenset(["another_cell"]))
 

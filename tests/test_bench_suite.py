@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,72 @@ def test_an_argument_that_the_method_refuses_has_its_line(suite: Any) -> None:
     made = suite(LEAST.replace("mean", "early") + "overrides: [{protocol: st*, params: {hidden: 0.5}}]")
     with pytest.raises(ConfigError, match=r"line 2: methods.0: early_fusion cannot be made with {'hidden': 0.5}: "):
         made.jobs()
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """late_fusion had the key ``vote`` and its argument ``merge`` was called ``how``."""
+    cls = METHODS["late_fusion"]
+    monkeypatch.setattr(cls, "card", replace(cls.card, formerly=("vote",)))
+    monkeypatch.setattr(cls, "renamed", {"how": "merge"})
+
+
+@pytest.mark.usefixtures("renamed")
+def test_keys_and_arguments_of_before_are_those_of_today(suite: Any) -> None:
+    text = f"datasets: [{SMALL}]\nmethods: [mean_fusion, {{key: vote, params: {{how: mean}}}}]\nreference: [mean_fusion, vote]\n"
+    text += "overrides: [{method: vote, trainer: {epochs: 3}, params: {how: mean}}]\nprotocol: clean"
+    with pytest.warns(UserWarning, match="late_fusion: the argument 'how' is called 'merge' now"):
+        before = suite(text)
+    now = suite(text.replace("vote", "late_fusion").replace("how", "merge"), name="now.yaml")
+    assert before.reference == now.reference == ["mean_fusion", "late_fusion"]
+    assert before.jobs() == now.jobs()
+    assert [dict(job.params) for job in before.jobs()] == [{}, {"merge": "mean"}]
+    assert [dict(job.trainer) for job in before.jobs()] == [{}, {"epochs": 3}]
+    job = before.jobs()[1]
+    with pytest.warns(UserWarning, match="is called 'merge' now"):
+        assert replace(job, method="vote", name="", params={"how": "mean"}).trial().hash == job.trial().hash
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("methods: [{key: vote, params: {hwo: mean}}]", "unknown argument of late_fusion 'hwo'"),
+        ("methods: [{key: vote, params: {how: mean, merge: mean}}]", "'how' is called 'merge' now, and both are given"),
+        ("methods: [vote]\noverrides: [{method: vote, params: {how: mean, merge: mean}}]", "and both are given"),
+        ("methods: [vote, late_fusion]", "methods.1: two methods are called late_fusion"),
+    ],
+)
+def test_what_is_wrong_with_names_of_before(suite: Any, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"mine\.yaml, line [23]: .*{said}"):
+        suite(f"datasets: [factors]\n{text}")
+
+
+@pytest.mark.parametrize(
+    "text", ["methods: [torn]", "methods: [mmin]\noverrides: [{method: torn, trainer: {epochs: 1}}]"]
+)
+def test_a_method_whose_file_is_broken_is_named_with_what_is_wrong(
+    suite: Any, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = {"/somewhere/torn.py": "line 3: unknown field"}
+    monkeypatch.setattr(type(METHODS), "problems", property(lambda self: problems))
+    with pytest.raises(ConfigError, match=r"line [23]: .*method 'torn' cannot be used: /somewhere/torn\.py: line 3"):
+        suite(f"datasets: [factors]\n{text}")
+
+
+def test_patterns_say_which_files_they_cannot_look_into(suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = {"/somewhere/torn.py": "line 3: unknown field", "/somewhere/bare.py": "it registers no method"}
+    monkeypatch.setattr(type(METHODS), "problems", property(lambda self: problems))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        suite('datasets: [factors]\nmethods: ["missing/*", "general*"]')
+    (warning,) = told
+    assert "/somewhere/torn.py: line 3: unknown field; /somewhere/bare.py: it registers no method" in str(
+        warning.message
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        suite("datasets: [factors]\nmethods: [mmin]")
 
 
 # trials --------------------------------------------------------------------------------------------------------------

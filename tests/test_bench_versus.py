@@ -16,7 +16,9 @@ from kintsugi.bench import Store
 from kintsugi.bench.differences import Sample, over_rows, paired, welch
 from kintsugi.bench.figures import figures_of
 from kintsugi.bench.figures_seeds import latest, of_metric, seed_scores
+from kintsugi.bench.store import Record
 from kintsugi.bench.versus import Changes, changes, labels, pairs, pairs_of, ranks
+from kintsugi.bench.versus_notes import made_with_that_differs
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.evaluation.comparison import friedman, holm
 from test_bench_figures import ALL, DAMAGED, keep, lines, table, trial_of, values
@@ -366,6 +368,34 @@ def test_strict_compares_only_what_was_made_with_the_same(two: tuple[Store, Stor
     nothing = changes(two[0], other, strict=True)  # no unit is left
     assert nothing.table.empty
     assert not nothing.passed
+
+
+def test_packages_that_changed_places_between_seeds_are_seen() -> None:
+    def records(*versions: str) -> list[Record]:
+        return [
+            Record(trial_of("a", seed=seed), "done", "", None, None, "", {"made_with": {"torch": version}})
+            for seed, version in enumerate(versions)
+        ]
+
+    unit = ("toy", "all", "a", "complete", "")
+    assert made_with_that_differs(records("2.6", "2.7"), records("2.6", "2.7")) == {}
+    assert made_with_that_differs(records("2.6", "2.7"), records("2.7", "2.6")) == {
+        unit: ("torch 2.6 → 2.7", "torch 2.7 → 2.6")
+    }
+    assert made_with_that_differs(records("2.6"), records("2.6", "2.7")) == {unit: ("torch 2.6 → 2.6 and 2.7",)}
+
+
+def test_results_of_which_nobody_knows_what_they_were_made_with_are_not_strictly_the_same(
+    two: tuple[Store, Store],
+) -> None:
+    for store in two:
+        fill(store, {"a": A}, versions={"method a": 1, "training": 1})  # and no facts beside the result
+    loose, strict = changes(*two), changes(*two, strict=True)
+    assert loose.passed
+    assert "of 1 units nobody knows what they were made with" in loose.summary()
+    assert not strict.passed
+    assert strict.table.empty
+    assert "training complete, protocol all: nobody knows what they were made with" in strict.summary()
 
 
 def test_versions_of_what_is_registered_are_compared(two: tuple[Store, Store]) -> None:

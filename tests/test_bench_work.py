@@ -185,6 +185,23 @@ def test_what_a_store_has_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
         assert len(store.table()["trial"].unique()) == 3
 
 
+def test_trials_in_this_process_compute_on_one_thread_as_those_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    perform = work.perform
+    monkeypatch.setattr(work, "perform", lambda job: seen.append(torch.get_num_threads()) or perform(job))
+    torch.set_num_threads(2)
+    try:
+        with Store.open(tmp_path) as store:
+            run(Ledger(store, planned(replace(JOB, protocol="clean"))), InProcess())
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("error", [DataError("row 3"), ValueError("stage 2")])
 def test_a_failure_is_kept_with_its_traceback_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

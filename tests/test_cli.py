@@ -265,6 +265,53 @@ def test_a_built_in_set_needs_no_columns(tmp_path: Path, monkeypatch: pytest.Mon
     assert "leave --val out" in refused("train", "avdigits", "--val", "x.parquet", "-o", tmp_path / "n")
 
 
+def test_an_argument_of_before_is_that_of_today(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["late_fusion"], "renamed", {"how": "merge"})
+    words = [
+        "train",
+        home / "train.parquet",
+        home / "columns.yaml",
+        "-m",
+        "late_fusion",
+        "--epochs",
+        1,
+        "-o",
+        tmp_path / "m",
+    ]
+    told = Told(*words, "--set", "how=mean")
+    assert told.status == 0, told.out + told.err
+    assert "warning: late_fusion: the argument 'how' is called 'merge' now\n" in told.err
+    saved = json.loads((tmp_path / "m" / "model.json").read_text())
+    assert saved["parts"]["model"]["hyper"]["merge"] == "mean"
+    assert "both are given; leave 'how' out" in refused(*words, "--set", "how=mean", "--set", "merge=mean")
+
+
+def test_a_command_to_type_quotes_a_path_with_blanks(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my model"
+    told = Told("train", home / "train.parquet", home / "columns.yaml", "--epochs", 1, "-o", out)
+    assert f"use it with: kintsugi predict '{out}' ROWS.parquet" in told.out
+
+
+def test_python_runs_the_package_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "kintsugi", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"kintsugi {kg.__version__}\n"
+
+
+@pytest.mark.parametrize(("word", "near"), [("metods", "did you mean 'methods'?"), ("xyz", "known: bench, check,")])
+def test_an_unknown_command_names_the_nearest(word: str, near: str) -> None:
+    told = Told(word)
+    assert told.status == 2
+    assert f"no such command {word!r}; {near}" in " ".join(told.err.split())
+
+
+def test_the_card_of_a_method_whose_file_is_broken_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = {"/somewhere/torn.py": "line 3: unknown field 'premis'"}
+    monkeypatch.setattr(type(METHODS), "problems", property(lambda self: problems))
+    for word in ("torn", "general/torn"):
+        assert "method 'torn' cannot be used: /somewhere/torn.py: line 3: unknown field" in refused("methods", word)
+    assert "did you mean 'mmin'" in refused("methods", "mmim")
+
+
 def test_a_folder_with_brackets_in_its_name_is_named_as_it_is(home: Path, tmp_path: Path) -> None:
     told = Told("train", home / "train.parquet", home / "columns.yaml", "--epochs", 1, "-o", tmp_path / "run[bold]1")
     assert f"saved in {tmp_path / 'run[bold]1'}; use it with" in told.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kintsugi.contract import everything, mixed
+from kintsugi.contract import build, everything, mixed
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.encoder import Encoder, UserEncoder, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss, UnknownName
 from kintsugi.core.features import Features, Fused, Stream
-from kintsugi.core.methods import METHODS, arguments, card, create, list_methods, part_class, switched_off
+from kintsugi.core.methods import (
+    METHODS,
+    arguments,
+    card,
+    create,
+    list_methods,
+    part_class,
+    register,
+    switched_off,
+    variant,
+)
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
@@ -35,7 +45,7 @@ from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Runner, Strategy
 from kintsugi.methods.missing.distillation.kd_mm import Teacher
 from kintsugi.tasks import Classification, Multilabel, Regression
-from kintsugi.training.lab import toy
+from kintsugi.training.lab import Lab, toy
 
 DIM = 8
 
@@ -419,6 +429,86 @@ def test_arguments_are_those_of_constructor_and_recipe() -> None:
     pipeline = create("ccm", schema_of(), dim=DIM, quantile=0.9)
     assert pipeline.monitors[0].hyper["quantile"] == 0.9
     assert pipeline.model.dim == DIM
+
+
+@pytest.mark.parametrize(
+    ("how", "what", "said"),
+    [
+        ({"encoders": {"m0": None}}, ConfigError, "modality 'm0' is a NoneType, and an nn.Module is wanted"),
+        ({"encoders": {"m0": lambda x: x}}, ConfigError, "modality 'm0' is a function, and an nn.Module is wanted"),
+        ({"encoders": {"m0": nn.Identity}}, ConfigError, "modality 'm0' is the class Identity"),
+        ({"encoders": [nn.Identity()]}, ConfigError, "encoders is a mapping from modality to module, not a list"),
+        ({"host": 5}, ConfigError, "kd_mm is a model, such as .*, not 5"),
+        ({"schema": 5}, UnknownName, "argument of kd_mm 'schema'"),
+        ({"key": "mmin"}, UnknownName, "argument of kd_mm 'key'"),
+    ],
+)
+def test_create_refuses_what_is_of_another_kind(how: dict[str, Any], what: type[Exception], said: str) -> None:
+    with pytest.raises(what, match=said):
+        create("kd_mm", schema_of(), **how)
+
+
+@pytest.mark.parametrize("key", [None, 5, ["mmin"]])
+def test_create_takes_a_key(key: Any) -> None:
+    with pytest.raises(ConfigError, match="named by its key, such as 'mean_fusion'"):
+        create(key, schema_of())
+
+
+def test_encoders_beside_a_host_belong_to_the_host() -> None:
+    host = create("mean_fusion", schema_of(), dim=DIM).model
+    with pytest.raises(ConfigError, match="encoder for m0: the host was given, so its encoders are its own"):
+        create("corruption_augmentation", schema_of(), host=host, encoders={"m0": nn.Linear(5, 4)})
+
+
+def test_an_argument_under_its_name_of_before_and_of_today_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["mmin"], "renamed", {"depth": "blocks"})
+    with pytest.warns(UserWarning, match="mmin: the argument 'depth' is called 'blocks' now"):
+        assert create("mmin", schema_of(), dim=DIM, depth=3).model.hyper["blocks"] == 3
+    with pytest.raises(ConfigError, match="'depth' is called 'blocks' now, and both are given; leave 'depth' out"):
+        create("mmin", schema_of(), depth=3, blocks=4)
+
+
+@pytest.fixture
+def variants() -> Iterator[tuple[type[Part], type[Part]]]:
+    """A variant of ccm, and one of that; neither stays."""
+    ccm = METHODS["ccm"]
+    first = variant(replace(ccm.card, key="ccm_a"), ccm, quantile=0.9, dim=DIM)
+    yield first, variant(replace(ccm.card, key="ccm_b"), first, quantile=0.8)
+    for key in ("ccm_a", "ccm_b"):
+        del METHODS._classes[key]
+
+
+def test_a_variant_has_its_own_defaults_wherever_they_are_asked_for(variants: tuple[type[Part], type[Part]]) -> None:
+    for cls, quantile in zip(variants, (0.9, 0.8), strict=True):
+        usual = arguments(cls)
+        assert (usual["quantile"], usual["dim"]) == (quantile, DIM)
+        assert usual.keys() == arguments(METHODS["ccm"]).keys()
+        schema = schema_of()
+        for pipeline in (create(cls.card.key, schema), build(cls, schema), Lab(cls).pipeline()):
+            assert (pipeline.monitors[0].hyper["quantile"], pipeline.model.dim) == (quantile, DIM)
+        assert build(cls, schema, off=True).model.dim == DIM
+    assert arguments(METHODS["ccm"])["quantile"] == 0.99
+
+
+def test_a_variant_of_an_argument_that_does_not_exist_is_refused_when_it_is_made() -> None:
+    ccm = METHODS["ccm"]
+    with pytest.raises(
+        UnknownName, match="argument of ccm, of which ccm_c is a variant, 'quantil'; did you mean 'quantile'"
+    ):
+        variant(replace(ccm.card, key="ccm_c"), ccm, quantil=0.9)
+    assert "ccm_c" not in METHODS
+
+
+def test_arguments_without_names_are_refused_when_a_method_is_registered() -> None:
+    card_of = METHODS.card("mean_fusion")
+    with pytest.raises(ConfigError, match="'starred': sizes can only be given by place"):
+
+        @register(replace(card_of, key="starred"))
+        class Starred(Model):
+            def __init__(self, schema: Schema, *sizes: int) -> None:
+                super().__init__(schema)
+
+    assert "starred" not in METHODS
 
 
 # parts --------------------------------------------------------------------------------------------------------------

@@ -455,6 +455,30 @@ def test_a_loaded_regressor_is_one(tmp_path: Path) -> None:
         kg.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"method": None}, "a method is named by its key"),
+        ({"method": 5}, "a method is named by its key"),
+        ({"method": ["mmin"]}, "a method is named by its key"),
+        ({"schema": 5}, "unknown argument of mean_fusion 'schema'"),
+        ({"key": "mmin"}, "unknown argument of mean_fusion 'key'"),
+        ({"host": 5}, "mean_fusion is a model of its own, so it takes no host"),
+        ({"params": ["dim"]}, r"params is a mapping from argument to value, not \['dim'\]"),
+        ({"params": {"encoders": {}}}, "encoders: an argument of Classifier itself; give it as a keyword"),
+        ({"trainer": 5}, "trainer is a mapping from argument to value, not 5"),
+        (
+            {"encoders": {"lab": torch.sin}},
+            "modality 'lab' is a builtin_function_or_method, and an nn.Module is wanted",
+        ),
+        ({"encoders": [nn.Identity()]}, "encoders is a mapping from modality to module"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_in_words(how: dict[str, Any], said: str) -> None:
+    with pytest.raises((ConfigError, UnknownName), match=said):
+        classifier(**how).fit(rows(), rows(12))
+
+
 # encoders and pipelines of one's own --------------------------------------------------------------------------------
 class Squares(nn.Module):
     """Three numbers to five."""
@@ -479,8 +503,15 @@ def test_an_encoder_of_one_s_own_is_trained_as_a_copy_and_needed_to_load(tmp_pat
     model.save(tmp_path / "model")
     with pytest.raises(ConfigError, match=r"your own encoder for lab: load\(folder, encoders=\{'lab': module"):
         kg.load(tmp_path / "model")
-    again = kg.load(tmp_path / "model", encoders={"lab": Squares()})
+    theirs = {"lab": Squares()}
+    again = kg.load(tmp_path / "model", encoders=theirs)
     assert np.array_equal(again.predict_proba(strange()), model.predict_proba(strange()))
+    # trained once more, it still has an encoder of one's own
+    assert again.get_params()["encoders"] is theirs
+    again.set_params(epochs=1, progress=False).fit(read(rows()), read(rows()))
+    assert any(isinstance(m, Squares) for m in again.pipeline_.modules())
+    with pytest.raises(ConfigError, match="encoders is a mapping from modality to module, not a list"):
+        kg.load(tmp_path / "model", encoders=[Squares()])  # type: ignore[arg-type]
 
 
 def test_a_pipeline_of_one_s_own_is_trained_as_a_copy(tmp_path: Path) -> None:

@@ -20,15 +20,20 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.methods import create
+from kintsugi.core.schema import Modality, Schema
 from kintsugi.data import content, datasets
 from kintsugi.data.content import content_digest, file_digest
+from kintsugi.data.dataset import TensorSource
 from kintsugi.data.media import image
 from kintsugi.data.readers import tabular, text, vector
 from kintsugi.data.table import Table
 from kintsugi.imperfect import mcar
+from kintsugi.tasks import Classification
 from kintsugi.training.lab import toy
 from kintsugi.training.trainer import Trainer
 
@@ -249,3 +254,109 @@ def test_an_argument_whose_content_nobody_knows_is_refused_with_a_checkpoint() -
     pipeline.model.hyper["odd"] = Odd()
     with pytest.raises(ConfigError, match=r"an argument of MeanFusion is a value of type .*Odd.*without checkpoint"):
         Trainer()._name_run(pipeline, Splits(*data.split()))
+
+
+# what 0.1.0 took for the same ---------------------------------------------------------------------------------------
+def of_column(values: Any, **options: Any) -> str:
+    frame = pd.DataFrame({"k": values, "y": ["a", "b", "a", "b"]})
+    return Table.from_pandas(frame, modalities={"m": tabular(["k"])}, target="y", **options).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pd.Series([1, 2, 1, -1], dtype="int8"), pd.Series([1, 2, 1, 255], dtype="int16")),
+        (pd.Series([1, 2, 1, -1], dtype="Int16"), pd.Series([1, 2, 1, 65535], dtype="Int32")),
+        (pd.Series([1, 2, 1, -1]), pd.Series([1, 2, 1, 2**64 - 1], dtype="uint64")),
+        (pd.Categorical(np.array([1, 2, 1, -1], "int8")), pd.Categorical(np.array([1, 2, 1, 255], "int16"))),
+    ],
+    ids=["small", "with NA", "unsigned", "categories"],
+)  # fmt: skip
+def test_numbers_that_share_their_bits_in_other_types_are_other_tables(one: Any, other: Any) -> None:
+    frames = [pd.DataFrame({"a": np.arange(4.0), "k": values, "y": list("abab")}) for values in (one, other)]
+    readers = {"m": tabular(["a"])}  # k is no input, so that nothing but its own bits can tell
+    first, second = (
+        Table.from_pandas(frame, modalities=readers, target="y", group="k").fingerprint for frame in frames
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "Int64", "UInt16", "int64[pyarrow]"])
+def test_whole_numbers_are_one_table_in_every_type(dtype: str) -> None:
+    values = pd.Series([3, 1, 2, 0])
+    if dtype == "int64[pyarrow]":
+        pytest.importorskip("pyarrow")
+    else:
+        assert of_column(values.astype(dtype)) == of_column(values)
+    assert of_column(values.astype(dtype)) != of_column(values + 1)
+
+
+def test_text_is_one_table_whether_it_is_object_string_or_category() -> None:
+    cells = ["u", None, "v", "u"]
+    prints = {
+        of_column(values)
+        for values in (pd.Series(cells, dtype=object), pd.Series(cells, dtype="string"), pd.Categorical(cells))
+    }
+    assert len(prints) == 1
+    assert of_column(pd.Series(["u", None, "v", "v"], dtype=object)) not in prints
+
+
+def test_the_column_of_weights_counts() -> None:
+    frame = pd.DataFrame({"a": np.arange(4.0), "w": [1.0, 2, 3, 4], "v": [4.0, 3, 2, 1], "y": list("abab")})
+    readers = {"one": tabular(["a"]), "two": tabular(["w", "v"])}
+    prints = [
+        Table.from_pandas(frame, modalities=readers, target="y", **more).fingerprint
+        for more in ({}, {"weight": "w"}, {"weight": "v"})
+    ]
+    assert len(set(prints)) == 3
+
+
+def test_the_order_of_modalities_counts_where_their_columns_do_not_tell_it() -> None:
+    frame = pd.DataFrame({"a": np.arange(4.0), "b": [1.0, 2, 1, 2], "y": list("abab")})
+    for one, two in ((["a", "b"], ["b", "a"]), (["a", "b"], ["a"]), (["a"], ["b"])):
+        prints = {
+            Table.from_pandas(frame, modalities=readers, target="y").fingerprint
+            for readers in ({"p": tabular(one), "q": tabular(two)}, {"q": tabular(two), "p": tabular(one)})
+        }
+        assert len(prints) == 2, (one, two)
+
+
+def of_tensors(inputs: dict[str, torch.Tensor], **more: Any) -> str:
+    schema = Schema((Modality("a", "vector", (3,)), Modality("b", "vector", (3,))), Classification(["p", "q"]))
+    batch = Batch(("a", "b"), inputs, torch.ones(6, 2, dtype=torch.bool), torch.arange(6), torch.arange(6) % 2, **more)
+    return TensorSource(schema, batch).fingerprint
+
+
+def test_tensors_count_with_their_names_types_and_places() -> None:
+    x, y = torch.rand(6, 3), torch.rand(6, 3)
+    seen = torch.tensor([[True, False, True]] * 6)
+    usual = of_tensors({"a": x, "b": y})
+    assert of_tensors({"b": y, "a": x}) == usual  # the schema has the order
+    bits = x.view(torch.int32)
+    others = [
+        of_tensors({"b": x, "a": y}),
+        of_tensors({"a": bits, "b": y}),
+        of_tensors({"a": x, "b": y}, mask={"a": seen}),
+        of_tensors({"a": x, "b": y}, mask={"b": seen}),
+        of_tensors({"a": x, "b": y}, mask={"b": seen}, weight=torch.ones(6)),
+    ]
+    assert len({usual, *others}) == 6
+
+
+class Gain(nn.Module):
+    """A module whose number is no parameter."""
+
+    def __init__(self, gain: float, names: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.gain, self.names = gain, names
+
+
+def test_modules_of_equal_state_that_compute_otherwise_have_digests_of_their_own() -> None:
+    linear = nn.Linear(2, 2)
+    modules = [
+        nn.Sequential(linear, nn.ReLU()), nn.Sequential(linear, nn.GELU()), nn.Sequential(linear, nn.Dropout(0.1)),
+        nn.Sequential(linear, nn.Dropout(0.9)), nn.Sequential(linear), Gain(1.0), Gain(2.0), Gain(1.0, ("a",)),
+    ]  # fmt: skip
+    assert len({content_digest(module) for module in modules}) == len(modules)
+    assert content_digest(Gain(2.0, ("a",))) == content_digest(Gain(2.0, ("a",)))
+    assert content_digest(nn.Sequential(linear, nn.ReLU())) == content_digest(modules[0])

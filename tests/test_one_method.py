@@ -116,20 +116,35 @@ def test_a_new_method_has_the_style_of_the_project_that_it_goes_to(tmp_path: Pat
 
 def test_a_new_method_of_the_library_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "checkout", lambda: tmp_path)
-    file = write_method("abc", "missing/co_learning")
-    assert file == tmp_path / "src" / "kintsugi" / "methods" / "missing" / "co_learning" / "abc.py"
+    file = write_method("abcd", "missing/co_learning")
+    assert file == tmp_path / "src" / "kintsugi" / "methods" / "missing" / "co_learning" / "abcd.py"
     assert 'leaf="missing/co_learning"' in file.read_text(encoding="utf-8")
 
 
 def test_where_there_is_no_checkout_the_file_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "checkout", lambda: None)
     with pytest.raises(ConfigError, match=r"by --out FILE\.py"):
-        write_method("abc", "general")
+        write_method("abcd", "general")
 
 
-@pytest.mark.parametrize("key", ["Abc", "a", "1abc", "a-b", "a b", "class", "../abc", "a" * 41, "", "ä_b", "abc\n"])
+@pytest.mark.parametrize("key", ["Abc", "a", "1abc", "a-b", "a b", "../abcd", "a" * 41, "", "ä_b", "abcd\n"])
 def test_a_key_that_is_no_slug_is_refused(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no key"):
+        write_method(key, "general", out=tmp_path / "new.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("import", "'import' is a keyword of Python"),
+        ("json", "'json' is the name of the standard library's json, which would be imported"),
+        ("torch", "'torch' is the name of the package torch"),
+        ("kintsugi", "'kintsugi' is the name of the package kintsugi"),
+    ],
+)
+def test_a_key_that_names_something_of_python_is_refused(key: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=why):
         write_method(key, "general", out=tmp_path / "new.py")
     assert list(tmp_path.iterdir()) == []
 
@@ -152,37 +167,49 @@ def test_a_key_that_a_method_had_before_is_refused(tmp_path: Path) -> None:
 
 def test_a_leaf_and_a_kind_that_are_not_known_are_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'missing/alignment'"):
-        write_method("abc", "missing/alignmnt", out=tmp_path / "abc.py")
+        write_method("abcd", "missing/alignmnt", out=tmp_path / "abcd.py")
     with pytest.raises(UnknownName, match="did you mean 'restorer'"):
-        write_method("abc", "general", "restore", tmp_path / "abc.py")
+        write_method("abcd", "general", "restore", tmp_path / "abcd.py")
 
 
 def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "abc.py"
+    file = tmp_path / "abcd.py"
     file.write_text("mine")
     with pytest.raises(ConfigError, match="exists; choose another key or another --out"):
-        write_method("abc", "general", out=file)
+        write_method("abcd", "general", out=file)
     assert file.read_text() == "mine"
     with pytest.raises(ConfigError, match="let its name end in"):
-        write_method("abc", "general", out=tmp_path / "abc.txt")
+        write_method("abcd", "general", out=tmp_path / "abcd.txt")
 
 
 def test_the_command_says_what_comes_next(tmp_path: Path) -> None:
-    file = tmp_path / "abc.py"
-    done = CliRunner().invoke(app, ["new-method", "abc", "--leaf", LEAVES[1], "--kind", "strategy", "-o", str(file)])
+    file = tmp_path / "abcd.py"
+    done = CliRunner().invoke(app, ["new-method", "abcd", "--leaf", LEAVES[1], "--kind", "strategy", "-o", str(file)])
     assert done.exit_code == 0, done.output
-    assert f"kintsugi check abc --plugin {file}" in done.output
-    assert f"kintsugi golden abc --plugin {file} --renew" in done.output
+    assert f"kintsugi check abcd --plugin {file}" in done.output
+    assert f"kintsugi golden abcd --plugin {file} --renew" in done.output
     assert "(Strategy)" in file.read_text(encoding="utf-8")
 
 
+def test_commands_to_type_quote_a_path_with_blanks(tmp_path: Path) -> None:
+    file = tmp_path / "a b" / "spaced.py"
+    assert f"kintsugi check spaced --plugin '{file}'" in next_steps("spaced", file)
+    file.parent.mkdir()
+    plugin(file.parent, "spaced")
+    assert (
+        message(check_one("spaced", ["golden"]), "golden")
+        == f"none yet: kintsugi golden spaced --plugin '{file}' --renew"
+    )
+
+
 def test_the_entry_to_paste_is_one_that_can_be_read(tmp_path: Path) -> None:
-    lines = next_steps("abc", METHODS.home / "general" / "abc.py").splitlines()
-    start, end = lines.index("@inproceedings{abc,"), lines.index("}")
+    lines = next_steps("abcd", METHODS.home / "general" / "abcd.py").splitlines()
+    start, end = lines.index("@inproceedings{abcd,"), lines.index("}")
     (tmp_path / "references.bib").write_text("\n".join(lines[start : end + 1]) + "\n")
-    assert list(read_bibliography(tmp_path / "references.bib")) == ["abc"]
-    assert any(line.endswith(f"into {METHODS.home / 'references.bib'}:") for line in lines)
-    assert any(line.endswith("  kintsugi check abc") for line in lines)
+    assert list(read_bibliography(tmp_path / "references.bib")) == ["abcd"]
+    place = f"into {METHODS.home / 'references.bib'}, where its key stands in order:"
+    assert any(line.endswith(place) for line in lines)
+    assert any(line.endswith("  kintsugi check abcd") for line in lines)
 
 
 # checking one ---------------------------------------------------------------------------------------------------------
@@ -241,8 +268,8 @@ def test_an_error_in_a_method_is_named_with_its_place_in_the_file(tmp_path: Path
 
 
 def test_a_card_with_what_the_template_says_is_not_finished(tmp_path: Path) -> None:
-    METHODS.load_plugin(write_method("abc", "general", out=tmp_path / "abc.py"))
-    results = check_one("abc", ["card"])
+    METHODS.load_plugin(write_method("abcd", "general", out=tmp_path / "abcd.py"))
+    results = check_one("abcd", ["card"])
     fields = "name, faithful, check, premise, simplified, docstring"
     assert message(results, "card") == f"still to be written, since it begins with 'say: ': {fields}"
 
@@ -253,6 +280,25 @@ def test_a_finished_card_of_a_plugin_passes_without_a_reference(tmp_path: Path) 
         ("card", "ruff", "architecture"), "ok"
     )
     assert placeholders(METHODS.card("strongest"), "Says: something.", None) == []
+    place = tmp_path / "references.bib"
+    assert (
+        message(check_one("strongest", ["card"]), "card") == f"no reference is given: {place} has no entry 'strongest'"
+    )
+    place.write_text(templates.BIBTEX % "strongest" + "\n")
+    assert message(check_one("strongest", ["card"]), "card") == ""
+
+
+def test_entries_of_the_library_stand_in_the_order_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kintsugi.testing import one_method
+
+    entries = read_bibliography(METHODS.home / "references.bib")
+    assert list(entries) == sorted(entries)
+    turned = dict(reversed(entries.items()))
+    monkeypatch.setattr(one_method, "read_bibliography", lambda file: turned)
+    before = max(key for key in entries if key < "mmin")
+    assert message(check_one("mmin", ["card"]), "card").endswith(
+        f"in the order of their keys; put 'mmin' after {before!r}"
+    )
 
 
 def test_a_method_of_the_library_needs_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +331,33 @@ def test_a_tool_that_is_not_installed_is_skipped_with_the_reason(
     monkeypatch.setattr(style_tools.importlib.util, "find_spec", lambda name: None)
     (result,) = check_one("mmin", [step])
     assert (result.state, result.message) == ("skipped", f"{tool} is not installed; pip install {tool}")
+
+
+def test_no_tool_and_no_other_process_runs_a_file_of_the_folder_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 120\n[tool.mypy]\n")  # the folder tools run in
+    file = plugin(tmp_path)
+    for name in ("ruff", "mypy", "json", "mypy_extensions", "safetensors"):
+        (tmp_path / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\nraise SystemExit(3)\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    steps = check_one("strongest", ["ruff", "fresh_process"])
+    assert states(steps) == {"ruff": "ok", "fresh_process": "ok"}
+    style_tools.type_faults(file)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_that_mypy_takes_for_a_package_is_named_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "torch.py"
+    internal = "torch/registry.py:85: error: INTERNAL ERROR -- Please try using mypy master on GitHub:"
+    broken = subprocess.CompletedProcess(["mypy"], 2, "", internal)
+    monkeypatch.setattr(style_tools, "_run", lambda *_: broken)
+    assert type_faults(file) == [
+        f"mypy cannot look at {file}: it takes torch.py for the package torch; give the file another name"
+    ]
+    assert type_faults(tmp_path / "mine.py") == [internal]
 
 
 def test_errors_of_other_files_are_not_those_of_this_one(tmp_path: Path) -> None:
@@ -343,8 +416,9 @@ def test_a_method_of_an_installed_package_is_checked(tmp_path: Path) -> None:
         [sys.executable, "-c", source], env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
+    nothing = f"no reference is given: {tmp_path / 'references.bib'} has no entry 'theirs'"
     assert [line.strip() for line in done.stdout.splitlines()] == [
-        "card ok", "architecture ok", "every_subset ok", "fresh_process ok",
+        f"card ok {nothing}", "architecture ok", "every_subset ok", "fresh_process ok",
         "golden skipped none yet: kintsugi golden theirs --renew",
     ]  # fmt: skip
 

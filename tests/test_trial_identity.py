@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,17 +20,23 @@ from kintsugi.bench import job as reading
 from kintsugi.bench import made_with as made
 from kintsugi.bench.components import newer, trial_versions
 from kintsugi.bench.job import Job, Planned, Source, rows_of
-from kintsugi.bench.running import Ledger
+from kintsugi.bench.running import InProcess, Ledger, run
+from kintsugi.bench.suite import load_suite
+from kintsugi.bench.work import perform
 from kintsugi.cli import app
 from kintsugi.core import versions
 from kintsugi.core.encoder import ENCODERS
-from kintsugi.core.methods import METHODS
+from kintsugi.core.methods import METHODS, create
+from kintsugi.core.part import Part
 from kintsugi.core.schema import TASKS
 from kintsugi.estimator import Classifier, _Estimator
 from kintsugi.evaluation.protocols import Condition, Protocol
 from kintsugi.imperfect import MECHANISMS, OPERATORS, mcar
+from kintsugi.imperfect.corruption import Sometimes, corrupt
+from kintsugi.imperfect.mechanism import Mechanism
 from kintsugi.imperfect.published import SETTINGS
 from kintsugi.tasks import Classification
+from kintsugi.training.components import names_in
 from kintsugi.training.trainer import Trainer
 
 FACTORS = Source("factors")
@@ -157,7 +164,8 @@ def test_components_are_those_that_a_trial_runs_through() -> None:
         {"params": {"w_forward": 4.0}}, {"params": {"w_forward": 4}}, {"params": {"dim": 32, "blocks": 5}},
         {"trainer": {"epochs": 20}}, {"trainer": {"lr": 1e-3, "device": "cpu", "optimizer": "adamw"}},
         {"trainer": {"clip": 1}}, {"trainer": {"patience": None}}, {"metrics": ("accuracy", "macro_f1", "log_loss")},
-        {"resamples": 200},
+        {"resamples": 200}, {"params": {"dim": 32.0}}, {"trainer": {"epochs": 20.0}}, {"trainer": {"device": "cpu:0"}},
+        {"trainer": {"precision": "32"}}, {"trainer": {"precision": "32-true"}}, {"protocol": " clean "},
     ],
     ids=str,
 )  # fmt: skip
@@ -214,6 +222,141 @@ def test_a_table_of_files_is_the_same_trial_after_touch(tmp_path: Path) -> None:
     Image.new("L", (4, 4), 99).save(tmp_path / "0.png")
     reading._read.cache_clear()
     assert job.trial().hash != first
+
+
+# spellings ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"training": "mcar(0.3)"}, {"training": " mcar( .30, )"}),
+        ({"training": "smil-0.5-m1"}, {"training": "smil-0.50-m1"}),
+        ({"training": "random-0.5-keep1"}, {"training": "random-.5-keep1"}),
+        ({"training": "feature_noise(m1, 3)"}, {"training": "feature_noise('m1', severity=3)"}),
+        ({"protocol": "standard"}, {"protocol": "standard(1, 3, 5)"}),
+        ({"protocol": "rates(0.5)"}, {"protocol": "rates( 0.50 )"}),
+        ({"protocol": "random-0.5-keep1"}, {"protocol": "random-.50-keep1"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_spellings_of_a_condition_are_one_trial(one: dict[str, Any], other: dict[str, Any]) -> None:
+    trials = [replace(JOBS["plain"], **changed).trial() for changed in (one, other)]
+    assert trials[0] == trials[1]
+    assert trials[0].hash != JOBS["plain"].trial().hash
+
+
+def test_what_is_spelt_otherwise_is_trained_and_stored_as_that_trial(tmp_path: Path) -> None:
+    spelt = Job(
+        FACTORS, "mmin", training="smil-0.50-m1", protocol="rates( 0.50 )", params={"dim": 8.0}, resamples=5,
+        trainer={"epochs": 1.0, "device": "cpu:0", "precision": "32-true"},
+    )  # fmt: skip
+    plain = replace(spelt, training="smil-0.5-m1", protocol="rates(0.5)", params={"dim": 8}, trainer={"epochs": 1})
+    with Store.open(tmp_path) as store:
+        tally = run(Ledger(store, [Planned(spelt, spelt.trial())]), InProcess())
+        assert (tally.done, tally.failed) == (1, {})
+        before = store.table(timing=False)
+        assert set(before["training"]) == {"smil-0.5-m1"}
+        assert store.missing([plain.trial()]) == []
+        done = perform(plain)
+        assert not store.finish(plain.trial(), done.results, done.outcomes)  # the same numbers, to the last bit
+
+
+# files and plugins --------------------------------------------------------------------------------------------------
+SOUND = {
+    "training": lambda files: {"training": f"file_noise(speech, 5, files={files!r})"},
+    "among others": lambda files: {"training": f"white_noise(speech, 1) + file_noise(speech, 5, files={files!r})"},
+    "a part": lambda files: {
+        "method": "corruption_augmentation", "params": {"corruption": f"file_noise(speech, 5, files={files!r})"}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", SOUND)
+def test_files_of_noise_count_by_content_wherever_they_lie(place: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    def named(files: Path | str) -> str:
+        return replace(JOBS["pictures"], **SOUND[place](str(files))).trial().hash
+
+    for folder in ("a", "b"):
+        (tmp_path / folder / "noise").mkdir(parents=True)
+        (tmp_path / folder / "noise" / "hum.wav").write_bytes(b"hum")
+    file, folder = tmp_path / "a" / "noise" / "hum.wav", tmp_path / "a" / "noise"
+    monkeypatch.chdir(tmp_path / "a" / "noise")
+    before = named(file), named(folder)
+    assert before[0] == named(tmp_path / "b" / "noise" / "hum.wav") == named("hum.wav")
+    assert before[1] == named(tmp_path / "b" / "noise") == named("../noise")
+    file.write_bytes(b"him")
+    assert (named(file) != before[0], named(folder) != before[1]) == (True, True)
+    file.write_bytes(b"hum")
+    file.rename(folder / "other.wav")  # rows draw among the files of a folder by the order of their names
+    assert named(folder) != before[1]
+
+
+def test_a_suite_trains_on_a_mask_of_a_file(tmp_path: Path, monkeypatch: Patch) -> None:
+    mask = rows_of(FACTORS)[0].with_missing(mcar(0.3)).mask
+    assert mask is not None
+    mask.save(tmp_path / "mask.npz")
+    monkeypatch.chdir(tmp_path)
+    hashes_ = []
+    for path in ("mask.npz", str(tmp_path / "mask.npz")):
+        (tmp_path / "s.yaml").write_text(f"{SUITE}training: [\"given('{path}')\"]\n")
+        (trial, _) = (planned.trial for planned in load_suite(tmp_path / "s.yaml").planned())
+        assert trial.training == "given('mask.npz')"
+        assert mask.hash in trial.parameters["masks"]["given('mask.npz')"]
+        hashes_.append(trial.hash)
+    assert hashes_[0] == hashes_[1]
+
+
+class Odd(Mechanism):
+    """A mechanism of a plugin, called otherwise than it is registered."""
+
+    def __init__(self, inner: Mechanism) -> None:
+        self.inner = inner
+
+    def keep(self, data: Any, seed: int) -> Any:
+        return self.inner.keep(data, seed)
+
+    def asked(self, data: Any) -> None:
+        return None
+
+    def __str__(self) -> str:
+        return "my-own"
+
+
+def odd(rate: float) -> Mechanism:
+    return Odd(mcar(rate))
+
+
+def wrapped(rate: float) -> Mechanism:
+    return mcar(rate)
+
+
+def test_mechanisms_of_plugins_count_by_the_names_they_are_registered_under(monkeypatch: Patch) -> None:
+    for name, make in (("odd", odd), ("wrapped", wrapped)):
+        monkeypatch.setitem(MECHANISMS._things, name, make)
+        monkeypatch.setitem(MECHANISMS._versions, name, 3)
+    used = {
+        name: {
+            key: version
+            for key, version in replace(JOBS["plain"], training=f"{name}(0.3)").trial().versions.items()
+            if key.startswith("mechanism")
+        }
+        for name in ("odd", "wrapped", "mcar")
+    }
+    assert used["mcar"] == {"mechanism mcar": 1}
+    assert used["wrapped"] == {"mechanism mcar": 1, "mechanism wrapped": 3}
+    assert used["odd"].items() >= {"mechanism mcar": 1, "mechanism odd": 3}.items()
+    pipeline = create("mean_fusion", rows_of(FACTORS)[0].schema)
+    part = next(module for module in pipeline.modules() if isinstance(module, Part))
+    part.held = Odd(mcar(0.3))  # type: ignore[assignment]
+    assert {"mechanism mcar", "mechanism odd"} <= set(names_in(pipeline))
+
+
+@pytest.mark.parametrize("hold", [lambda x: x, lambda x: [x], lambda x: (x, None), lambda x: {"a": [x]}])
+def test_operators_in_attributes_of_a_part_are_seen_at_any_depth(hold: Callable[[Any], Any]) -> None:
+    pipeline = create("mean_fusion", rows_of(FACTORS)[0].schema)
+    before = set(names_in(pipeline))
+    part = next(module for module in pipeline.modules() if isinstance(module, Part))
+    part.damages = hold(Sometimes(corrupt("feature_noise", "m1", 3)))  # type: ignore[assignment]
+    assert set(names_in(pipeline)) == before | {"operator feature_noise"}
 
 
 # a store ------------------------------------------------------------------------------------------------------------
@@ -307,6 +450,10 @@ def test_what_is_not_here_is_said_and_refused(tmp_path: Path) -> None:
             Ledger(store, [Planned(JOBS["plain"], trial)])
     assert newer([{"metric accuracy": 2, "task classification": 1}]) == ["metric accuracy 2 (here 1)"]
     assert newer([{"task smelling": 1, "training": 1}]) == ["task smelling (not here)"]
+    assert newer([{"metric bleu": 1, "task classification": 1}]) == ["metric bleu (not here)"]
+    for version in (True, 2.0, "2", [1], None, 0):
+        (said,) = newer([{"method mmin": version}])
+        assert said == f"method mmin {json.dumps(version)} (no version; damaged)"
     # what others ran elsewhere, and what version 0.1.0 wrote, asks for nothing
     assert newer([{"origin": "them", "method x": 9}, {"torch": "9", "sources": "x"}, dict(trial.versions)]) == []
 

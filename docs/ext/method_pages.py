@@ -99,7 +99,7 @@ def _off(cls: type[Part]) -> str:
 
 
 def _arguments(key: str, cls: type[Part]) -> str:
-    given = {**arguments(cls), **getattr(cls, "preset", {})}
+    given = arguments(cls)
     if not given:
         return "None.\n"
     call = ", ".join([repr(key), *(f"{name}={value!r}" for name, value in given.items())])

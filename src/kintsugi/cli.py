@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 class _Commands(TyperGroup):
     """Errors of the library are one message and exit status 2, an interruption is 130."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if self.get_command(ctx, name) is None:
+            from kintsugi.core.errors import nearest
+
+            ctx.fail(f"no such command {name!r}{nearest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         from kintsugi.core.errors import KintsugiError
 
@@ -201,7 +209,7 @@ def train(
     _tell(rows.problems)
     if held.source is not rows.source:
         _tell(held.problems)
-    console.print(f"saved in {out}; use it with: kintsugi predict {out} ROWS.parquet")
+    console.print(f"saved in {out}; use it with: kintsugi predict {shlex.quote(str(out))} ROWS.parquet")
 
 
 def _check_folder(out: Path) -> None:

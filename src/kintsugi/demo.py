@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -219,7 +220,8 @@ def _show_predict(out: Path, model: Path, console: Any) -> int:
     with replacing(file) as fresh:
         rows[["image", "speech", "clue", "digit"]].to_parquet(fresh)
     shown = out / "predictions.csv"
-    console.print(f"\n$ kintsugi predict {model} {file} -o {shown}", markup=False, soft_wrap=True)
+    command = shlex.join(["kintsugi", "predict", str(model), str(file), "-o", str(shown)])
+    console.print(f"\n$ {command}", markup=False, soft_wrap=True)
     called = subprocess.run(
         [sys.executable, "-m", "kintsugi.cli", "predict", str(model), str(file), "-o", str(shown)], check=False
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kintsugi.core import store
 from kintsugi.core.data import Splits
+from kintsugi.core.encoder import check_encoders
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, UnknownName
 from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
@@ -164,10 +165,15 @@ class _Estimator:
                 odd = _differ(rows.schema.modalities, self.method.schema.modalities, "the pipeline was made for")
                 raise ConfigError(f"{rows.name} does not fit the pipeline: {odd}")
             return store.clone(self.method)
-        params = dict(self.params or {})
+        params = _mapping(self.params, "params")
         clash = params.keys() & self.hyper.keys()
         if clash:
             raise ConfigError(f"{', '.join(sorted(clash))}: given in params and as a keyword")
+        own = params.keys() & (self.get_params().keys() - self.hyper.keys())
+        if own:
+            raise ConfigError(
+                f"{', '.join(sorted(own))}: an argument of {type(self).__name__} itself; give it as a keyword, not in params"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return create(self.method, rows.schema, encoders=self.encoders, **params, **self.hyper)
@@ -177,7 +183,7 @@ class _Estimator:
             "epochs": self.epochs, "lr": self.lr, "batch_size": self.batch_size, "patience": self.patience,
             "seed": self.seed, "device": self.device, "checkpoint": self.checkpoint, "progress": self.progress,
         }  # fmt: skip
-        more = dict(self.trainer or {})
+        more = _mapping(self.trainer, "trainer")
         known = {f.name for f in fields(Trainer)} - own.keys()
         for name in more:
             if name in own:
@@ -356,9 +362,15 @@ class Regressor(_Estimator):
 def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | None = None) -> Classifier | Regressor:
     """A saved model, ready to predict.
 
+    Args:
+        folder: that :meth:`Classifier.save` wrote.
+        encoders: modules of your own that it was trained with, by modality; another ``fit`` starts from them too.
+
     Raises:
         ModelFileError: not a saved model, truncated, altered, of another format, or a pickle in disguise.
+        ConfigError: encoders that it was trained with are not given, or others are.
     """
+    check_encoders(encoders)
     pipeline, extra = store.load(folder, encoders)
     kinds: dict[str, type[Classifier | Regressor]] = {"Classifier": Classifier, "Regressor": Regressor}
     if not isinstance(extra, dict) or extra.get("estimator") not in kinds:
@@ -368,10 +380,22 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     face = kinds[extra["estimator"]]
     if pipeline.schema.task.key not in face.tasks:
         raise ModelFileError(f"{folder} is damaged: a {face.__name__} of task {pipeline.schema.task.key}")
-    model = face(extra.get("method", pipeline), seed=extra.get("seed", 0))
+    if isinstance(extra.get("method"), str):  # a pipeline of the user's own is complete with its encoders
+        model = face(extra["method"], seed=extra.get("seed", 0), encoders=encoders)
+    else:
+        model = face(pipeline, seed=extra.get("seed", 0))
     model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra.get("reading"), extra.get("trained_on", {})
     model.training_condition_ = extra.get("training_condition", "unstated")
     return model
+
+
+def _mapping(value: object, name: str) -> dict[str, Any]:
+    """A copy of what was given as arguments by name; nothing is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is a mapping from argument to value, not {value!r}")
+    return dict(value)
 
 
 def unlabelled(reading: Mapping[str, Any]) -> dict[str, Any]:

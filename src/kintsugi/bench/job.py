@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kintsugi.bench.trial import Trial, facts
+from kintsugi.core.catalogue import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,46 +66,52 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The method's name in tables."""
-        return self.name or self.method
+        """The method's name in tables: its key of today, where it has no other."""
+        return self.name or METHODS.current(self.method)
 
     def trial(self) -> Trial:
         """The trial that this job is; reads the data, and the same data only once in a process.
 
+        Spellings of one thing are one trial (:mod:`kintsugi.bench.spelling`), and files that it names count by content.
+
         Raises:
             UnknownName, ConfigError, DataError: of the data set, the protocol or the method.
         """
-        from kintsugi.bench.components import given_masks, trial_versions
+        from kintsugi.bench.components import files_named, given_masks, trial_versions
         from kintsugi.bench.parameters import resolved_params, resolved_trainer
-        from kintsugi.core.methods import METHODS
-        from kintsugi.evaluation.protocols import get_protocol
+        from kintsugi.bench.spelling import params_spelling, protocol_spelling, training_spelling, without_folders
 
         parts = rows_of(self.source)
         test = parts[-1]
-        protocol = get_protocol(self.protocol, test)
+        protocol = protocol_spelling(self.protocol, test)
+        training = training_spelling(self.training)
         key = METHODS.card(self.method).key
+        params = params_spelling(key, self.params)
         trainer, metrics = resolved_trainer(self), list(self.metrics) or list(test.schema.task.metrics())
         decided: dict[str, Any] = {
             "method": key,
-            "params": resolved_params(key, self.params),
+            "params": {
+                name: without_folders(value) if isinstance(value, str) else value
+                for name, value in resolved_params(key, params).items()
+            },
             "trainer": trainer,
             "split": [part.fingerprint for part in parts],  # the same rows may be divided otherwise
             "metrics": metrics,
             "resamples": self.resamples,
         }
-        if masks := given_masks(self.training, protocol):
+        if masks := given_masks(training, protocol):
             decided["masks"] = masks
+        if files := files_named(key, params, parts[0].schema, training, protocol):
+            decided["files"] = files
         return Trial(
             self.label,
             decided,
             test.name if not self.source.name else self.source.name,
             whole(self.source).fingerprint,
-            self.training,
+            without_folders(training),
             self.seed,
             protocol,
-            trial_versions(
-                key, self.params, parts[0].schema, self.training, protocol, metrics, chosen=bool(trainer["select"])
-            ),
+            trial_versions(key, params, parts[0].schema, training, protocol, metrics, chosen=bool(trainer["select"])),
             facts(whole(self.source)),
         )
 

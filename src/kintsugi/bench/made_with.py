@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "torchmetrics", "numpy")
 FACT = "made_with"  # among the facts of a trial
 SOURCES = "sources"
+UNKNOWN = "nobody knows what they were made with"
 
 
 def made_with(registered: Mapping[str, int]) -> dict[str, str]:

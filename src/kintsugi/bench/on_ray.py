@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from kintsugi.bench.job import Done, Job, Planned
 from kintsugi.bench.made_with import FACT, made_with, packages
 from kintsugi.bench.processes import ONE_THREAD, PERFORM, held
 from kintsugi.bench.running import Ledger, Limits
+from kintsugi.bench.same_trial import refuse_another
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.bench.workers import this_process
 from kintsugi.core.catalogue import METHODS
@@ -362,7 +363,7 @@ def steps(
         planned: the job, and the trial that it is for who asks.
         perform: ``module:function``.
         memory: bytes that this process may hold; None: no limit.
-        asked_from: :func:`home` of who asks. On another, it is made sure that the job is the same trial.
+        asked_from: :func:`home` of who asks; what runs on another notes itself what it was made with.
         plugins: files of methods that who asks was given.
     """
     try:
@@ -375,8 +376,12 @@ def steps(
         torch.set_num_threads(1)
         yield "started", platform.node()
         elsewhere = asked_from != home()
-        if elsewhere:
-            _refuse_another(planned, json.loads(asked_from)[-1] if asked_from else packages())
+        refuse_another(
+            planned,
+            json.loads(asked_from)[-1] if asked_from else packages(),
+            f"on node {platform.node()}",
+            "Install the same versions and the same data on every node; where a file was edited meanwhile, run again",
+        )
         done = function(planned.job) if memory is None else _within(memory, function, planned.job)
         if not isinstance(done, Done):
             raise TypeError(f"the function of the trials returned {type(done).__name__}, not {Done.__name__}")
@@ -397,25 +402,6 @@ def at_once(
 ) -> Step:
     """The last step of :func:`steps`; without a limit on memory."""
     return list(steps(planned, perform, memory, asked_from, plugins))[-1]
-
-
-def _refuse_another(planned: Planned, asked_with: Mapping[str, str]) -> None:
-    here, there = planned.job.trial(), planned.trial
-    own_packages = packages()
-    pairs = [
-        ("fingerprint of the data", there.fingerprint, here.fingerprint),
-        ("protocol", there.protocol.name, here.protocol.name),
-        *((f"version of {k}", there.versions.get(k), here.versions.get(k))
-          for k in sorted({*there.versions, *here.versions})),
-        *((k, asked_with.get(k), own_packages.get(k)) for k in sorted({*asked_with, *own_packages})),
-    ]  # fmt: skip
-    differing = [f"{what} {other!r} there, {own!r} here" for what, other, own in pairs if other != own]
-    if here.hash != there.hash or differing:
-        said = "; ".join(differing[:5]) or "its protocol or a default differs"
-        raise ConfigError(
-            f"on node {platform.node()} this job is another trial: {said}. Install the same versions and the same data on "
-            "every node"
-        )
 
 
 class _Over(Exception):

@@ -23,14 +23,15 @@ def resolved_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         method: key.
-        params: those given; an integer counts as the number that the default is.
+        params: those given, under their names of today or of before; an integer counts as the number that the default is.
     """
-    from kintsugi.core.methods import METHODS, arguments
+    from kintsugi.core.methods import METHODS, arguments, current_names
 
     cls = METHODS[method]
-    usual = {**arguments(cls), **getattr(cls, "preset", {})}
+    usual = arguments(cls)
     resolved = {name: _plain(name, value) for name, value in usual.items() if _is_plain(value)}
-    return resolved | {name: _plain(name, _like(usual.get(name), value)) for name, value in params.items()}
+    named = current_names(cls, params)
+    return resolved | {name: _plain(name, _like(usual.get(name), value)) for name, value in named.items()}
 
 
 def resolved_trainer(job: Job) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -31,7 +31,9 @@ from types import FrameType
 from typing import Any
 
 from kintsugi.bench.job import Done, Job, Planned
+from kintsugi.bench.made_with import packages
 from kintsugi.bench.running import Ledger, Limits
+from kintsugi.bench.same_trial import refuse_another
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError
@@ -52,7 +54,7 @@ ONE_THREAD = dict.fromkeys(
 WARM = ("kintsugi.bench.beside", "kintsugi.estimator", "kintsugi.evaluation.results", "kintsugi.tasks._metrics")
 START = (
     "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given['path']; "
-    "from kintsugi.bench.processes import serve; serve(given['pipe'], given['perform'], given['plugins'])"
+    "from kintsugi.bench.processes import serve; serve(**given['serve'])"
 )
 
 
@@ -274,8 +276,11 @@ class _Worker:
         self.log.write_bytes(b"")  # there may be that of the worker before it
         with theirs, self.log.open("ab") as log:  # appended to, since it is emptied before each trial
             given = {
-                "path": [str(path) for path in sys.path], "pipe": theirs.fileno(), "perform": perform,
-                "plugins": [str(file) for file in METHODS.plugins],
+                "path": [str(path) for path in sys.path],
+                "serve": {
+                    "pipe": theirs.fileno(), "perform": perform, "name": self.name, "planned_with": packages(),
+                    "plugins": [str(file) for file in METHODS.plugins],
+                },
             }  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, json.dumps(given)],
@@ -292,7 +297,7 @@ class _Worker:
         """
         os.truncate(self.log, 0)  # so that the text of a failure shows the output of its trial alone
         self.planned, self.taken, self.since = planned, False, time.monotonic()
-        self.pipe.send(planned.job)
+        self.pipe.send(planned)
 
     def ended(self) -> bool:
         """Has the process ended without a last word? A process that it started may hold the pipe open."""
@@ -356,27 +361,32 @@ def _ended(code: int) -> str:
 
 
 # in the worker ------------------------------------------------------------------------------------------------------
-def serve(pipe: int, perform: str, plugins: Sequence[str] = ()) -> None:
+def serve(pipe: int, perform: str, name: str, planned_with: Mapping[str, str], plugins: Sequence[str] = ()) -> None:
     """The life of a worker: jobs come through the pipe and results go back; it ends when the pipe does.
+
+    A worker reads the files of methods later than the process that planned the trials, so that it makes sure that each job
+    still is the trial it was planned as.
 
     Args:
         pipe: number of the file.
         perform: ``module:function``.
-        plugins: files of methods that the process of the run was given.
+        name: of this worker.
+        planned_with: packages of the process of the run, by name.
+        plugins: files of methods that it was given.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     connection: Connection[Any, Any] = Connection(pipe)
-    jobs: queue.SimpleQueue[Job | str] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[Planned | str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, jobs), daemon=True).start()
     for file in plugins:
         METHODS.load_plugin(file)
     function = _function(perform)
     connection.send(READY)
     while True:
-        job = jobs.get()
+        planned = jobs.get()
         connection.send(TAKEN)
-        _answer(function, job, connection)
+        _answer(function, planned, connection, name, planned_with)
 
 
 def _function(perform: str) -> Callable[[Job], Any]:
@@ -395,7 +405,7 @@ def _warm_up(modules: Sequence[str]) -> None:
         importlib.import_module(module)
 
 
-def _read(connection: Connection[Any, Any], jobs: queue.SimpleQueue[Job | str]) -> None:
+def _read(connection: Connection[Any, Any], jobs: queue.SimpleQueue[Planned | str]) -> None:
     # A thread of its own, so that the end of the parent is seen in the middle of a trial too.
     while True:
         try:
@@ -415,12 +425,20 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _answer(function: Callable[[Job], Any], job: Job | str, connection: Connection[Any, Any]) -> None:
-    if isinstance(job, str):
-        connection.send(job)
+def _answer(
+    function: Callable[[Job], Any],
+    planned: Planned | str,
+    connection: Connection[Any, Any],
+    name: str,
+    planned_with: Mapping[str, str],
+) -> None:
+    if isinstance(planned, str):
+        connection.send(planned)
         return
     try:
-        done = function(job)
+        remedy = "A file was edited, or a package installed, since the run began: run again, and it is planned anew"
+        refuse_another(planned, planned_with, f"in {name}", remedy)
+        done = function(planned.job)
         if not isinstance(done, Done):
             raise TypeError(f"the function of the trials returned {type(done).__name__}, not {Done.__name__}")
         connection.send(done)  # nothing is sent of what cannot be pickled

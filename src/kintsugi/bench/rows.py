@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from kintsugi.bench.packing import Row
-from kintsugi.bench.schema_sql import StoreError
+from kintsugi.bench.schema_sql import StoreError, explain
 from kintsugi.bench.trial import Trial, canonical
+from kintsugi.core.errors import KintsugiError
 from kintsugi.evaluation.protocols import Protocol
+
+# What reading rubbish raises, and what SQLite raises of a store that is none.
+BROKEN = (KintsugiError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+NOT_DAMAGED = (
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR,
+)  # fmt: skip
 
 _TRIALS = """
 SELECT t.hash, t.method, t.parameters, t.dataset, t.fingerprint, t.training, t.seed, p.text, v.text, d.about
@@ -20,6 +30,39 @@ SELECT c.text, g.text, r.x, m.text, r.value, r.low, r.high, r.n, r.higher, k.tex
 FROM results r JOIN texts c ON c.id = r.condition JOIN texts g ON g.id = r.grp JOIN texts m ON m.id = r.metric
 JOIN texts k ON k.id = r.mask JOIN trials t ON t.id = r.trial WHERE t.hash = ? ORDER BY r.place
 """
+
+
+@contextmanager
+def reading(db: sqlite3.Connection) -> Iterator[None]:
+    """Whatever reading what is not as it was written raises, in one error that says what to do.
+
+    Raises:
+        StoreError: the store is damaged, or cannot be read just now.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (sqlite3.Error, *BROKEN) as error:
+        path = _path(db)
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in NOT_DAMAGED:
+            raise explain(error, path) from error
+        raise damaged(path.parent, f"{type(error).__name__}: {error}") from error
+
+
+def damaged(folder: Path, what: str) -> StoreError:
+    """The error of a store that is not as it was written."""
+    return StoreError(
+        f"{folder} is damaged ({what[:200]}); `kintsugi bench check {folder}` says where, and `kintsugi bench check "
+        f"{folder} --salvage NEW` (Store.salvage) copies what is intact"
+    )
+
+
+def _path(db: sqlite3.Connection) -> Path:
+    try:
+        return Path(db.execute("PRAGMA database_list").fetchone()[2])
+    except (sqlite3.Error, TypeError, IndexError):
+        return Path("the store")
 
 
 def text_id(db: sqlite3.Connection, text: str) -> int:
@@ -54,7 +97,8 @@ def _check_dataset(db: sqlite3.Connection, trial: Trial) -> None:
     ).fetchone()
     if fingerprint == trial.fingerprint:
         return
-    before, now = json.loads(stored), json.loads(about)
+    with reading(db):
+        before, now = dict(json.loads(stored)), dict(json.loads(about))
     changed = [
         f"{key} {before.get(key)!r} → {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -92,12 +136,15 @@ def read_rows(db: sqlite3.Connection, trial: str) -> list[Row]:
 def read_trials(
     db: sqlite3.Connection, where: str = "", values: Sequence[str | int] = ()
 ) -> Iterator[tuple[str, Trial]]:
-    """Stored hash and trial, one after the other; of an intact store the trial has that hash.
+    """Stored hash and trial, one after the other.
 
     Args:
         db: the store.
         where: what follows WHERE, in terms of ``t``, the table of trials.
         values: for its question marks.
+
+    Raises:
+        StoreError: a trial has not the fields of its hash. What else damage raises is for :func:`reading`.
     """
     protocols: dict[str, Protocol] = {}  # thousands of trials share a few
     for h, method, parameters, dataset, fingerprint, training, seed, protocol, versions, about in db.execute(
@@ -106,7 +153,10 @@ def read_trials(
     ):
         if protocol not in protocols:
             protocols[protocol] = Protocol.from_json(json.loads(protocol))
-        yield h, Trial(
+        trial = Trial(
             method, json.loads(parameters), dataset, fingerprint, training, seed, protocols[protocol],
             json.loads(versions), json.loads(about),
         )  # fmt: skip
+        if trial.hash != h:
+            raise damaged(_path(db).parent, f"trial {h[:12]}: its fields are not those of its hash")
+        yield h, trial

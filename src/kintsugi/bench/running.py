@@ -178,9 +178,22 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """One trial after the other, here. Limits need a process of their own: see :mod:`kintsugi.bench.processes`."""
+    """One trial after the other, here. Limits need a process of their own: see :mod:`kintsugi.bench.processes`.
+
+    PyTorch computes on one thread meanwhile, as in worker processes: sums of several threads differ in their last bits.
+    """
 
     def run(self, ledger: Ledger) -> None:
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self._run(ledger)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self, ledger: Ledger) -> None:
         from kintsugi.bench.work import perform
 
         while (planned := ledger.next("in process")) is not None:

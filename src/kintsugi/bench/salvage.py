@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kintsugi.bench.facts import read_facts
 from kintsugi.bench.packing import Row, arrays_digest, read_arrays, rows_digest
-from kintsugi.bench.rows import add_rows, add_trial, read_rows, read_trials
+from kintsugi.bench.rows import BROKEN, add_rows, add_trial, read_rows, read_trials
 from kintsugi.bench.schema_sql import StoreError, connect, explain, transaction
 from kintsugi.bench.trial import Trial
-from kintsugi.core.errors import ConfigError, KintsugiError
+from kintsugi.core.errors import ConfigError
 
 LEAST_TRIAL_BYTES = 128  # a trial's row holds its hash of 64 digits twice, in the table and in the index over it
-BROKEN = (sqlite3.Error, KintsugiError, ValueError, TypeError, KeyError, OverflowError)  # what reading rubbish raises
 
 
 @dataclass
@@ -57,7 +57,7 @@ def findings(db: sqlite3.Connection, path: Path, folder: Path) -> list[str]:
         for number, h in db.execute("SELECT id, hash FROM trials ORDER BY hash").fetchall():
             try:
                 _, said, _ = _read(db, number, folder)
-            except BROKEN as error:
+            except (sqlite3.Error, *BROKEN) as error:
                 said = [f"trial {h[:12]}: {error}"]
             found += said
     except sqlite3.Error as error:
@@ -109,7 +109,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, path: Path, in
     for number in _numbers(source, path):
         try:
             state, said, kept = _read(source, number, path.parent / "trials")
-        except BROKEN as error:
+        except (sqlite3.Error, *BROKEN) as error:
             report.lost.append(f"trial number {number}: {error}")
             continue
         if kept is None:
@@ -156,7 +156,7 @@ def _read(db: sqlite3.Connection, number: int, folder: Path) -> tuple[str, list[
         return "", [], None
     h, state, traceback, digest, outcomes, worker, started, seconds, attempt, facts = row
     found = list(read_trials(db, "t.id = ?", (number,)))
-    if not found or found[0][1].hash != h:
+    if not found:
         raise StoreError(f"{h[:12]}: its fields are not those of its hash; it has to be run again")
     trial = found[0][1]
     if state != "done":
@@ -169,10 +169,18 @@ def _read(db: sqlite3.Connection, number: int, folder: Path) -> tuple[str, list[
             said.append(f"the result of {trial}: its values are not those of its checksum; it has to be run again")
         if outcomes is not None and arrays_digest(read_arrays(folder / h / "outcomes.npz")) != outcomes:
             said.append(f"the outcomes of {trial}: the file is not what was stored; it has to be run again")
-    except BROKEN as error:
+    except (sqlite3.Error, *BROKEN) as error:
         said.append(f"the result of {trial}: {error}; it has to be run again")
+    if said:
+        return "pending", said, _Kept(trial, None, [], ())
+    try:
+        if facts is not None:
+            read_facts(facts)
+    except BROKEN as error:
+        said.append(f"the facts of {trial}, such as its costs: {str(error)[:200]}; its result is kept without them")
+        facts = None
     columns = (worker, started, seconds, attempt, digest, outcomes, facts)
-    return ("pending", said, _Kept(trial, None, [], ())) if said else (state, [], _Kept(trial, None, rows, columns))
+    return state, said, _Kept(trial, None, rows, columns)
 
 
 def _folders(path: Path, target: sqlite3.Connection) -> str:

@@ -16,7 +16,8 @@ ALWAYS = ("kintsugi.bench.work", "kintsugi.bench.beside")
 SILENT = (
     "kintsugi", "kintsugi.evaluation.report", "kintsugi.evaluation.pictures", "kintsugi.evaluation.examples",
     "kintsugi.evaluation.costs", "kintsugi.training.progress", "kintsugi.bench.sources", "kintsugi.bench.made_with",
-    "kintsugi.bench.components", "kintsugi.bench.parameters", "kintsugi.bench.trial",
+    "kintsugi.bench.components", "kintsugi.bench.parameters", "kintsugi.bench.spelling", "kintsugi.bench.trial",
+    "kintsugi.core.card", "kintsugi.core.card_text", "kintsugi.core.catalogue", "kintsugi.core.citations",
 )  # fmt: skip
 
 
@@ -73,10 +74,14 @@ def _home(package: str, name: str) -> str:
         return f"{package}.{name}"
     file = _file(package)
     if file is not None and file.name == "__init__.py":
-        for node in _import_nodes(file):
-            given = node.names if isinstance(node, ast.ImportFrom) and not node.level else ()
-            if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in given):
-                return _home(str(node.module), name)
+        stub = file.with_suffix(".pyi")  # lists what is imported when it is used; see kintsugi.core.lazy
+        for node in (*_import_nodes(file), *(_import_nodes(stub) if stub.is_file() else ())):
+            names = node.names if isinstance(node, ast.ImportFrom) and not node.level else []
+            for alias in names:
+                if (alias.asname or alias.name) == name and isinstance(node, ast.ImportFrom):
+                    return (
+                        package if (node.module, alias.name) == (package, name) else _home(str(node.module), alias.name)
+                    )
     return package
 
 
@@ -128,9 +133,11 @@ def _inspected(module: ModuleType) -> str:
 
 
 def _bare(source: str) -> str:
-    """A source without comments, layout and docstrings."""
+    """A source without comments, layout, docstrings and what cards say."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Card":
+            node.args, node.keywords = [], []
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             and ast.get_docstring(node, False) is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kintsugi.bench.export import export_table, result_table
+from kintsugi.bench.facts import read_facts
 from kintsugi.bench.packing import (
     arrays_digest,
     pack,
@@ -23,7 +24,7 @@ from kintsugi.bench.packing import (
     tidy,
     write_arrays,
 )
-from kintsugi.bench.rows import add_rows, add_trial, read_rows, read_trials
+from kintsugi.bench.rows import add_rows, add_trial, read_rows, read_trials, reading
 from kintsugi.bench.salvage import Salvaged, findings, salvage
 from kintsugi.bench.schema_sql import StoreError, connect, transaction
 from kintsugi.bench.trial import Trial, canonical
@@ -193,7 +194,8 @@ class Store:
 
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those without a result, in their order: never claimed, running or failed."""
-        done = {h for (h,) in self._db.execute("SELECT hash FROM trials WHERE state = 'done'")}
+        with reading(self._db):
+            done = {h for (h,) in self._db.execute("SELECT hash FROM trials WHERE state = 'done'")}
         return [trial for trial in trials if trial.hash not in done]
 
     # what came out -------------------------------------------------------------------------------------------------
@@ -292,7 +294,8 @@ class Store:
         Raises:
             DataError: the file is gone, damaged or not the one that was stored.
         """
-        found = self._db.execute("SELECT outcomes FROM trials WHERE hash = ?", (trial.hash,)).fetchone()
+        with reading(self._db):
+            found = self._db.execute("SELECT outcomes FROM trials WHERE hash = ?", (trial.hash,)).fetchone()
         if found is None or found[0] is None:
             return {}
         path = self.outcomes_file(trial)
@@ -307,18 +310,22 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """State -> number of trials."""
-        return dict(Counter(state for (state,) in self._db.execute("SELECT state FROM trials")))
+        with reading(self._db):
+            return dict(Counter(state for (state,) in self._db.execute("SELECT state FROM trials")))
 
     def versions(self) -> list[dict[str, Any]]:
         """Every set of versions that trials of this store name, whatever their state."""
-        texts = self._db.execute(
-            "SELECT DISTINCT v.text FROM trials t JOIN texts v ON v.id = t.versions ORDER BY v.text"
-        )
-        return [json.loads(text) for (text,) in texts]
+        with reading(self._db):
+            texts = self._db.execute(
+                "SELECT DISTINCT v.text FROM trials t JOIN texts v ON v.id = t.versions ORDER BY v.text"
+            ).fetchall()
+            return [_mapping(json.loads(text), "versions") for (text,) in texts]
 
     def failures(self) -> dict[str, str]:
         """Hash -> traceback of each failed trial."""
-        return dict(self._db.execute("SELECT hash, traceback FROM trials WHERE state = 'failed' ORDER BY hash"))
+        with reading(self._db):
+            failed = self._db.execute("SELECT hash, traceback FROM trials WHERE state = 'failed' ORDER BY hash")
+            return {h: str(traceback or "") for h, traceback in failed}
 
     def records(self, where: str = "") -> Iterator[Record]:
         """Every trial with its state and facts, in the order of :meth:`table`.
@@ -327,12 +334,16 @@ class Store:
             where: a state; default: all.
         """
         chosen, values = ("t.state = ?", (where,)) if where else ("", ())
-        for h, trial in list(read_trials(self._db, chosen, values)):
-            state, worker, started, seconds, traceback, facts = self._db.execute(
-                "SELECT state, worker, started, seconds, traceback, facts FROM trials WHERE hash = ?", (h,)
-            ).fetchone()
-            said = {} if facts is None else json.loads(facts)
-            yield Record(trial, state, worker or "", started, seconds, traceback or "", said)
+        with reading(self._db):
+            trials = list(read_trials(self._db, chosen, values))
+        for h, trial in trials:
+            with reading(self._db):
+                state, worker, started, seconds, traceback, facts = self._db.execute(
+                    "SELECT state, worker, started, seconds, traceback, facts FROM trials WHERE hash = ?", (h,)
+                ).fetchone()
+                said = {} if facts is None else read_facts(facts)
+                record = Record(trial, state, worker or "", started, seconds, traceback or "", said)
+            yield record
 
     def table(self, timing: bool = True) -> pd.DataFrame:
         """All results, one line for each trial, condition and metric, in the columns of ``kintsugi.bench.export.COLUMNS``.
@@ -342,7 +353,8 @@ class Store:
         Args:
             timing: also seconds of the condition, seconds of the trial, and its start in seconds since 1970.
         """
-        return result_table(self._db, timing)
+        with reading(self._db):
+            return result_table(self._db, timing)
 
     def export(self, path: str | os.PathLike[str], timing: bool = False) -> Path:
         """:meth:`table` as ``.csv`` or ``.parquet``; without timing, the same trials make the same bytes.
@@ -363,3 +375,9 @@ class Store:
     def salvage(folder: str | os.PathLike[str], into: str | os.PathLike[str]) -> Salvaged:
         """Copy what can be read of a damaged store into a new one; see :func:`~kintsugi.bench.salvage.salvage`."""
         return salvage(Path(folder) / DATABASE, Path(into) / DATABASE)
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} of a trial are {value!r}")
+    return value

@@ -35,11 +35,12 @@ from kintsugi.bench.suite_estimate import seconds_of
 from kintsugi.bench.suite_file import Override, listed, read_file
 from kintsugi.bench.suite_fitting import check_conditions, check_made, fitting, schema_of
 from kintsugi.bench.suite_methods import Chosen, read_methods
-from kintsugi.bench.suite_overrides import applies, read_overrides
+from kintsugi.bench.suite_overrides import applies, params_for, read_overrides
 from kintsugi.bench.suite_places import Places
 from kintsugi.bench.suite_settings import apply_settings
 from kintsugi.bench.suite_sources import read_sources
 from kintsugi.bench.suite_trainer import read_trainer
+from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.yaml_lines import document, read_text
 
@@ -167,7 +168,7 @@ class Suite:
         for other in self._overrides:
             if applies(other, source, method, training, protocol):
                 trainer |= other.trainer
-                params |= other.params
+                params |= params_for(other, method.key)
         said = [key.partition(".")[2] for key in self.settings if key.startswith("trainer.")]
         if "trainer" in self.settings:
             said += list(self.settings["trainer"])
@@ -207,7 +208,7 @@ def load_suite(
     read = read_file(values, places)
     methods = read_methods(read, places)
     labels = [method.label for method in methods]
-    reference = read.reference
+    reference = _under_labels(read.reference, labels)
     unknown = next((name for name in listed(reference) or [] if name not in labels), None)
     if unknown is not None:
         if "methods" not in settings or "reference" in settings:
@@ -223,6 +224,13 @@ def load_suite(
         models=read.models, settings=settings, _text=content,
         _overrides=read_overrides(read, sources, methods, places), _places=places,
     )  # fmt: skip
+
+
+def _under_labels(reference: str | list[str] | None, labels: Sequence[str]) -> str | list[str] | None:
+    """References as the methods are called; a key of before is that of today."""
+    if isinstance(reference, list):
+        return [name if name in labels else METHODS.current(name) for name in reference]
+    return reference if reference is None or reference in labels else METHODS.current(reference)
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:

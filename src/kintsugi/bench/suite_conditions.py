@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from kintsugi.bench.job import COMPLETE
+from kintsugi.bench.spelling import training_spelling
 from kintsugi.bench.suite_file import SuiteFile
 from kintsugi.bench.suite_places import Places
 from kintsugi.core.errors import ConfigError, UnknownName
@@ -17,28 +17,8 @@ def read_training(read: SuiteFile, places: Places) -> tuple[str, ...]:
     for place, text in enumerate(read.training):
         with places.at("training", place):
             _check_brackets(text)
-            found.append(_one_spelling(text.strip()))
+            found.append(training_spelling(text))
     return tuple(_once(found, "training condition", places, "training"))
-
-
-def _one_spelling(text: str) -> str:
-    """``mcar(0.30)`` as ``mcar(0.3)``, so that equal conditions are equal trials."""
-    from kintsugi.imperfect import MECHANISMS, OPERATORS, parse_mechanism
-    from kintsugi.imperfect.corruption import parse_corruption
-    from kintsugi.imperfect.published import SETTINGS, published
-
-    if text == COMPLETE:
-        return text
-    name = text.partition("(")[0].strip()
-    if name in OPERATORS:
-        parse: Callable[[str], Any] = parse_corruption
-    elif name in MECHANISMS or published(text) is not None:
-        parse = parse_mechanism
-    else:
-        raise UnknownName("training condition", name, [COMPLETE, *MECHANISMS, *OPERATORS, *SETTINGS])
-    read = parse(text)
-    same = str(read)
-    return same if parse(same) == read else text
 
 
 def _check_brackets(text: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,20 +34,26 @@ def read_methods(read: SuiteFile, places: Places) -> tuple[Chosen, ...]:
 
     labels: set[str] = set()
     for place, entry in enumerate(read.methods):
-        if entry.key in METHODS:
-            label = entry.name or entry.key
+        key = METHODS.current(entry.key)
+        if key in METHODS:
+            label = entry.name or key
             if label in labels:
                 raise places.wrong(f"two methods are called {label}; give one of them another name:", "methods", place)
             labels.add(label)
     found: list[Chosen] = []
+    patterns = False
     for place, entry in enumerate(read.methods):
-        if entry.key in METHODS:
-            check_params(entry.key, entry.params, places, "methods", place, "params")
-            found.append(Chosen(entry.key, entry.name or entry.key, entry.params, place, True))
+        key = METHODS.current(entry.key)
+        if key in METHODS:
+            params = read_params(key, entry.params, places, "methods", place, "params")
+            found.append(Chosen(key, entry.name or key, params, place, True))
             continue
         keys = list_methods(entry.key)
         if not keys:
+            with places.at("methods", place):
+                refuse_unusable(entry.key)
             raise places.wrong(_no_method(entry.key), "methods", place)
+        patterns = True
         if entry.name or entry.params:
             raise places.wrong(
                 f"{entry.key} is a pattern of several methods, so it takes no name and no params; use overrides",
@@ -56,7 +64,22 @@ def read_methods(read: SuiteFile, places: Places) -> tuple[Chosen, ...]:
             if key not in labels:
                 labels.add(key)
                 found.append(Chosen(key, key, {}, place, False))
+    if patterns and METHODS.problems:
+        files = "; ".join(f"{file}: {why}" for file, why in METHODS.problems.items())
+        warnings.warn(f"patterns find no method of what cannot be used: {files}", stacklevel=3)
     return tuple(found)
+
+
+def refuse_unusable(name: str) -> None:
+    """Raise with what is wrong with the file of a method, where a name is that of a method whose file cannot be used.
+
+    Raises:
+        ConfigError: names file and line.
+    """
+    from kintsugi.core.methods import METHODS
+
+    with suppress(UnknownName):
+        METHODS.card(name.rpartition("/")[2])
 
 
 def _no_method(pattern: str) -> str:
@@ -66,16 +89,24 @@ def _no_method(pattern: str) -> str:
     return str(UnknownName("method", pattern, [*METHODS, *(f"{leaf}/*" for leaf in leaves)]))
 
 
-def check_params(key: str, params: Mapping[str, Any], places: Places, *location: Any) -> None:
-    """Raise unless a method has all these arguments, and each value is of the sort of its default."""
-    from kintsugi.core.methods import METHODS, arguments
+def read_params(key: str, params: Mapping[str, Any], places: Places, *location: Any) -> dict[str, Any]:
+    """Arguments of a method under their names of today.
 
-    known = arguments(METHODS[key])
+    Raises:
+        Located: it has no such argument, one under two names, or a value that is not of the sort of the default; or its
+            file cannot be used.
+    """
+    from kintsugi.core.methods import METHODS, arguments, current_names
+
+    with places.at(*location):
+        cls = METHODS[key]
+        known, today = arguments(cls), current_names(cls, params)
     for name, value in params.items():
         with places.at(*location, name):
-            if name not in known:
+            if name not in known and name not in cls.renamed:
                 raise UnknownName(f"argument of {key}", name, known)
-            _check_sort(key, name, known[name], value)
+            _check_sort(key, name, known[cls.renamed.get(name, name)], value)
+    return today
 
 
 def _check_sort(key: str, name: str, default: Any, value: Any) -> None:

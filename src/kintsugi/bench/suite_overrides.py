@@ -8,7 +8,7 @@ from typing import Any
 
 from kintsugi.bench.job import Source
 from kintsugi.bench.suite_file import Override, SuiteFile
-from kintsugi.bench.suite_methods import Chosen, check_params
+from kintsugi.bench.suite_methods import Chosen, read_params, refuse_unusable
 from kintsugi.bench.suite_places import Places
 from kintsugi.bench.suite_trainer import read_trainer
 from kintsugi.core.errors import UnknownName
@@ -30,7 +30,7 @@ def read_overrides(
         _check_matches(other, sources, methods, places, here)
         for method in methods:
             if _goes_by(method, other.method):
-                check_params(method.key, other.params, places, *here, "params")
+                read_params(method.key, other.params, places, *here, "params")
         found.append(other.model_copy(update={"trainer": read_trainer(other.trainer, places, *here, "trainer")}))
     return tuple(found)
 
@@ -55,12 +55,22 @@ def _check_matches(
     names = {source.name for source in sources} | set(DATASETS)
     if not any(fnmatchcase(name, other.dataset) for name in names):
         raise places.wrong(str(UnknownName("data set", other.dataset, names)), *here, "dataset")
-    if not list_methods(other.method) and not any(_goes_by(method, other.method) for method in methods):
+    known = METHODS.current(other.method) in METHODS or bool(list_methods(other.method))
+    if not known and not any(_goes_by(method, other.method) for method in methods):
+        with places.at(*here, "method"):
+            refuse_unusable(other.method)
         labels = {method.label for method in methods} | set(METHODS)
         raise places.wrong(str(UnknownName("method", other.method, labels)), *here, "method")
 
 
 def _goes_by(method: Chosen, pattern: str) -> bool:
-    from kintsugi.core.methods import list_methods
+    from kintsugi.core.methods import METHODS, list_methods
 
-    return fnmatchcase(method.label, pattern) or method.key in list_methods(pattern)
+    return fnmatchcase(method.label, pattern) or method.key in (METHODS.current(pattern), *list_methods(pattern))
+
+
+def params_for(other: Override, key: str) -> dict[str, Any]:
+    """The arguments of an override under the names that a method has for them today; :func:`read_overrides` checked them."""
+    from kintsugi.core.methods import METHODS
+
+    return {METHODS[key].renamed.get(name, name): value for name, value in other.params.items()}

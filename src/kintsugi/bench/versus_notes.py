@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kintsugi.bench.figures_seeds import UNIT
-from kintsugi.bench.made_with import SOURCES, differences, made_with_of
+from kintsugi.bench.made_with import SOURCES, UNKNOWN, differences, made_with_of
 
 if TYPE_CHECKING:
     from kintsugi.bench.store import Record
@@ -111,23 +111,40 @@ def versions_that_differ(a: Sequence[Record], b: Sequence[Record]) -> tuple[str,
 def made_with_that_differs(a: Sequence[Record], b: Sequence[Record]) -> dict[Unit, tuple[str, ...]]:
     """Unit -> what its trials were made with that differs; units without a difference are absent.
 
+    Trials of one seed are compared with each other, and all of a unit with all, since one store may have more seeds. Where
+    neither store knows anything of a trial, :data:`~kintsugi.bench.made_with.UNKNOWN` stands for it.
+
     Args:
         a, b: those records of the two stores that are compared.
     """
-    sides: list[dict[Unit, list[dict[str, str]]]] = [{}, {}]
+    sides: list[dict[Unit, dict[int, dict[str, str]]]] = [{}, {}]
     for side, records in zip(sides, (a, b), strict=True):
         for record in records:
-            side.setdefault(unit_of(record.trial), []).append(made_with_of(record))
-    both = {unit: differences(sides[0][unit], sides[1][unit]) for unit in sides[0] if unit in sides[1]}
-    return {unit: words for unit, words in both.items() if words}
+            side.setdefault(unit_of(record.trial), {})[record.trial.seed] = made_with_of(record)
+    differing: dict[Unit, tuple[str, ...]] = {}
+    for unit, before in sides[0].items():
+        if (after := sides[1].get(unit)) is None:
+            continue
+        words = list(differences(before.values(), after.values()))
+        for seed in sorted(before.keys() & after.keys()):
+            words += differences([before[seed]], [after[seed]])
+        if any(not facts for facts in before.values()) and any(not facts for facts in after.values()):
+            words.append(UNKNOWN)
+        if words:
+            differing[unit] = tuple(dict.fromkeys(words))
+    return differing
 
 
 def said_made_with(differing: Mapping[Unit, tuple[str, ...]]) -> str:
     """Differences of many units in one line: ``torch 2.6 → 2.7; sources of mmin and smil differ``."""
-    packages = list(dict.fromkeys(word for words in differing.values() for word in words if word != SOURCES))
+    packages = list(
+        dict.fromkeys(word for words in differing.values() for word in words if word not in (SOURCES, UNKNOWN))
+    )
     methods = list(dict.fromkeys(unit[2] for unit, words in differing.items() if SOURCES in words))
     parts = [", ".join(packages)] if packages else []
     if methods:
         more = f" and {len(methods) - 5} more methods" if len(methods) > 5 else ""
         parts.append(f"sources of {', '.join(methods[:5])}{more} differ")
+    if unknown := [unit for unit, words in differing.items() if UNKNOWN in words]:
+        parts.append(f"of {len(unknown)} units {UNKNOWN}")
     return "; ".join(parts)

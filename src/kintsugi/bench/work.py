@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kintsugi.bench.job import COMPLETE, Done, Job, rows_of
+from kintsugi.bench.spelling import (
+    params_spelling,
+    protocol_spelling,
+    trainer_spelling,
+    training_spelling,
+    without_folders,
+)
 
 if TYPE_CHECKING:
     from kintsugi.data.dataset import Dataset
@@ -31,8 +38,9 @@ def perform(job: Job) -> Done:
     trained = time.perf_counter()
     beside = Beside()
     results = evaluate(
-        model, test, job.protocol, name=job.label, seed=job.seed, training=job.training, metrics=job.metrics or None,
-        resamples=job.resamples, each=beside.look,
+        model, test, protocol_spelling(job.protocol, test), name=job.label, seed=job.seed,
+        training=without_folders(training_spelling(job.training)), metrics=job.metrics or None, resamples=job.resamples,
+        each=beside.look,
     )  # fmt: skip
     table = beside.added(results.table).assign(dataset=job.source.name or test.name)
     evaluated = time.perf_counter()
@@ -59,10 +67,11 @@ def estimator_of(job: Job) -> Classifier | Regressor:
 
     face = Regressor if rows_of(job.source)[0].schema.task.key == "regression" else Classifier
     own = {"epochs", "lr", "batch_size", "patience", "device"}
-    more = {name: value for name, value in job.trainer.items() if name not in own}
+    trainer = trainer_spelling(job.trainer)
     return face(
-        job.method, params=job.params, seed=job.seed, progress=False, trainer=more,
-        **{name: value for name, value in job.trainer.items() if name in own},
+        job.method, params=params_spelling(job.method, job.params), seed=job.seed, progress=False,
+        trainer={name: value for name, value in trainer.items() if name not in own},
+        **{name: value for name, value in trainer.items() if name in own},
     )  # fmt: skip
 
 

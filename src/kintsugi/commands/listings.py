@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def method_tree(pattern: str, task: str | None) -> None:
     """Print the methods that match, by their place in the taxonomy, and what could not be read.
 
     Raises:
-        UnknownName: no method or leaf of that name, or no such task.
+        UnknownName: no method or leaf of that name, or no such task. ConfigError: the file of that method cannot be used.
     """
     import typer  # of which printing needs no more than this; rich alone costs as much as reading 250 cards
 
@@ -41,6 +42,8 @@ def method_tree(pattern: str, task: str | None) -> None:
     if not keys:
         if task is not None and not METHODS.names("*", task):
             raise UnknownName("task", task, {task for key in METHODS for task in METHODS.card(key).tasks})
+        with suppress(UnknownName):
+            METHODS.card(pattern.rpartition("/")[2])  # which says what is wrong with its file, where that is why
         raise UnknownName("method or leaf", pattern, METHODS)
     lines, leaf = [f"{typer.style('methods', bold=True)} ({len(keys)})"], ""
     for card in sorted(map(METHODS.card, keys), key=lambda card: (card.leaf, card.key)):

@@ -72,20 +72,22 @@ def settings(pairs: list[str], method: str) -> dict[str, Any]:
     """Arguments of a method from ``NAME=VALUE``.
 
     Raises:
-        UnknownName: no such argument. ConfigError: no pair, or a value of another kind.
+        UnknownName: no such argument. ConfigError: no pair, a value of another kind, or an argument under two names.
     """
     import yaml
 
     from kintsugi.core.errors import ConfigError, UnknownName
-    from kintsugi.core.methods import METHODS, arguments
+    from kintsugi.core.methods import METHODS, arguments, current_names
 
-    known = arguments(METHODS[method])
+    cls = METHODS[method]
+    known = arguments(cls)
     found: dict[str, Any] = {}
     for pair in pairs:
         name, sign, word = (part.strip() for part in pair.partition("="))
         if not sign or not name:
             raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
-        if name not in known:
+        today = cls.renamed.get(name, name)
+        if today not in known:
             raise UnknownName(f"argument of {method}", name, known)
         try:
             value = yaml.safe_load(word)
@@ -94,7 +96,7 @@ def settings(pairs: list[str], method: str) -> dict[str, Any]:
         if isinstance(value, str):
             with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
                 value = float(value)
-        if isinstance(known[name], (bool, int, float)) and not isinstance(value, (bool, int, float)):
-            raise ConfigError(f"--set {pair}: {name} is like {known[name]!r}, not {word!r}")
+        if isinstance(known[today], (bool, int, float)) and not isinstance(value, (bool, int, float)):
+            raise ConfigError(f"--set {pair}: {name} is like {known[today]!r}, not {word!r}")
         found[name] = value
-    return found
+    return current_names(cls, found)

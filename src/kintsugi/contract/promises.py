@@ -131,7 +131,10 @@ def every_loss_trains(cls: type[Part], off: bool = False) -> None:
     watch = _Watch(epochs=2, batch_size=48, progress=False).watch()
     watch.fit(pipeline, Splits(*data.split()))
     idle = [f"{name} of stage {stage}" for (stage, name), hit in watch.reached.items() if not hit]
-    hold(not idle, f"losses that reach no parameter: {', '.join(idle)}")
+    hold(
+        not idle,
+        f"losses that reach no parameter: {', '.join(idle)}; where the weight of a loss is 0, leave the loss out of the step",
+    )
     still = [name for key, name in names.items() if key not in watch.touched]
     hold(not still, f"trainable parameters without gradient: {', '.join(still)}")
 

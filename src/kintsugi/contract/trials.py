@@ -12,7 +12,7 @@ import torch
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.data import Splits
-from kintsugi.core.methods import switched_off
+from kintsugi.core.methods import made, switched_off
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
@@ -103,7 +103,7 @@ def build(cls: type[Part], schema: Schema, off: bool = False, **hyper: Any) -> P
     """An untrained pipeline, always from the same random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return switched_off(cls, schema, **hyper) if off else cls.pipeline(schema, **hyper)
+        return switched_off(cls, schema, **hyper) if off else made(cls, schema, **hyper)
 
 
 def fitted(cls: type[Part], off: bool = False) -> Pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ LEAVES = (
 )  # fmt: skip
 IMPERFECTIONS = ("missing in training", "missing at test", "corrupted in training", "corrupted at test")
 LEVELS = ("low", "medium", "high")
+KEY = r"[a-z][a-z0-9_]*"
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,18 @@ class Card:
                 raise ConfigError(f"card {self.key!r}: {name} is low, medium or high, not {getattr(self, name)!r}")
         if self.version < 1:
             raise ConfigError(f"card {self.key!r}: version counts from 1, not {self.version}")
+        for key in (self.key, *self.formerly):  # it is part of file names, addresses of saved parts, and patterns
+            if not re.fullmatch(KEY, key):
+                raise ConfigError(
+                    f"card {key!r}: a key is made of small letters, digits and _, and begins with a letter"
+                )
 
     def _check_sort(self, name: str, value: Any, sort: str) -> None:
         """Literals of another sort would be understood as something else: a text in place of a tuple is letters."""
         if name == "modalities":
-            fits = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], int)
-            wanted = "(least, most)"
+            fits = isinstance(value, tuple) and [type(each) for each in value] in ([int, int], [int, type(None)])
+            fits = fits and 1 <= value[0] <= (value[1] or value[0])
+            wanted = "(least, most), of 1 or more, where most may be None"
         elif sort.startswith("tuple"):
             fits = isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
             fits &= bool(value) or name in ("simplified", "formerly")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import SourceFileLoader
@@ -16,7 +17,13 @@ from kintsugi.core.errors import ConfigError, KintsugiError
 
 LARGEST = 1 << 20  # bytes of a file: proposed here; the longest file of this library has a fiftieth of it
 
-START = re.compile(r"^(?:@(?:\w+\.)*register|(?:\w+ *= *)?(?:\w+\.)*variant)\(\s*(?=(?:\w+\.)*Card\()", re.MULTILINE)
+_CARD = r"\(\s*(?:#[^\n]*\n\s*)*(?:card\s*=\s*)?(?=(?:\w+\.)*Card\s*\()"
+START = re.compile(
+    rf"^(?:@\s*(?:\w+\.)*register\s*|(?:[A-Za-z_][^\n=()#]*=\s*)*(?:\w+\.)*variant\s*){_CARD}", re.MULTILINE
+)
+# What registers a method too, with a card that stands elsewhere or is made by code.
+_OURS = r"(?:(?:kg|kintsugi|core|methods)\.)*"
+OTHER = re.compile(rf"^(?:[ \t]*@\s*{_OURS}register|(?:[A-Za-z_][^\n=()#]*=\s*)*{_OURS}variant)\s*\(", re.MULTILINE)
 # What can stand between the brackets of a call and hold brackets of its own.
 TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*|[()\[\]{}]', re.DOTALL
@@ -38,10 +45,46 @@ def read_cards(file: Path, module: str) -> list[CardText]:
     """Every card that a file registers at its top level: ``@register(Card(...))`` or ``variant(Card(...), ...)``.
 
     Raises:
-        ConfigError: the file cannot be read, or a card is not made of literals; UnknownName: of a field, with the nearest.
+        ConfigError: the file cannot be read, or a card is not made of literals; names the line and the nearest field.
     """
     text = source_of(file)
-    return [_card(text, match.end(), module, file) for match in START.finditer(text)]
+    lines = _in_code(_lines_with(("register", "variant"), text), text)
+    starts = {line: match.end() for line in lines if (match := START.match(text, line))}
+    unread = [line for line in lines if line not in starts and OTHER.match(text, line)]
+    if unread:
+        raise ConfigError(
+            f"line {_number(text, unread[0])}: no card can be read there; write it out at the top level of the file, as "
+            "@register(Card(key=..., ...)) above a class, or variant(Card(key=..., ...), of=...)"
+        )
+    return [_card(text, start, module, file) for start in starts.values()]
+
+
+def _number(text: str, place: int) -> int:
+    """The line of a place, counted from 1."""
+    return text.count("\n", 0, place) + 1
+
+
+def _lines_with(words: Iterable[str], text: str) -> list[int]:
+    """Where lines begin that hold one of the words; a search for words is quicker than a pattern tried at each line."""
+    lines = set()
+    for word in words:
+        place = text.find(word)
+        while place >= 0:
+            lines.add(text.rfind("\n", 0, place) + 1)
+            place = text.find(word, place + 1)
+    return sorted(lines)
+
+
+def _in_code(places: Iterable[int], text: str) -> list[int]:
+    """Those of the places, in order, that are neither in a string nor in a comment."""
+    code, tokens = [], iter(TOKEN.finditer(text))
+    token = next(tokens, None)
+    for place in places:
+        while token is not None and token.end() <= place:
+            token = next(tokens, None)
+        if token is None or token.start() >= place:
+            code.append(place)
+    return code
 
 
 def source_of(file: Path) -> str:
@@ -55,7 +98,7 @@ def source_of(file: Path) -> str:
             content = opened.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise ConfigError(f"it is larger than {LARGEST} bytes; a method is one short file")
-        return content.decode()
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"it is no UTF-8 ({error}); save it as UTF-8") from error
     except OSError as error:
@@ -63,7 +106,7 @@ def source_of(file: Path) -> str:
 
 
 def _card(text: str, start: int, module: str, file: Path) -> CardText:
-    line = text.count("\n", 0, start) + 1
+    line = _number(text, start)
     depth = 0
     for token in TOKEN.finditer(text, start):
         depth += (token[0] in "([{") - (token[0] in ")]}")
@@ -75,6 +118,8 @@ def _card(text: str, start: int, module: str, file: Path) -> CardText:
         call = ast.parse(text[start : token.end()], mode="eval").body
     except SyntaxError as error:
         raise ConfigError(f"line {line + (error.lineno or 1) - 1}: the card is no Python ({error.msg})") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # what the parser makes of nesting and of odd characters
+        raise ConfigError(f"line {line}: the card is too deeply nested, or no text ({error})") from error
     assert isinstance(call, ast.Call)
     fields: dict[str, Any] = {}
     for place in call.args:
@@ -109,13 +154,15 @@ def fault(file: Path) -> str:
     try:
         if not _compiled(file):
             SourceFileLoader(file.stem, str(file)).get_code(file.stem)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        return f"line {line}: {getattr(error, 'msg', error)}" if line else str(error)
-    for name in IMPORT.findall(source_of(file)):
-        if not _there(name if name.startswith("kintsugi.") else name.partition(".")[0]):
-            return f"it needs {name!r}, which is not installed"
-    return ""
+        return f"line {line}: {getattr(error, 'msg', error)}" if line else f"it cannot be compiled ({error})"
+    text = source_of(file)
+    if all(map(_there, set(IMPORT.findall(text)))):
+        return ""
+    imports = {match.start(): match[1] for match in IMPORT.finditer(text)}
+    absent = [imports[place] for place in _in_code(imports, text) if not _there(imports[place])]  # prose is no import
+    return f"it needs {absent[0]!r}, which is not installed" if absent else ""
 
 
 def _compiled(file: Path) -> bool:
@@ -133,6 +180,8 @@ def _compiled(file: Path) -> bool:
 @cache
 def _there(module: str) -> bool:
     """Is there such a module? Of this library by its file, since looking into a package would import it."""
+    if not module.startswith("kintsugi."):
+        module = module.partition(".")[0]
     if module.startswith("kintsugi."):
         place = Path(__file__).parent.parent.joinpath(*module.split(".")[1:])
         return place.is_dir() or place.with_suffix(".py").is_file()

@@ -4,20 +4,63 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from kintsugi.core.card import Card
-from kintsugi.core.card_text import CardText, fault, read_cards
+from kintsugi.core.card_text import CardText, fault, read_cards, source_of
 from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
 
 HOME = Path(__file__).parent.parent / "methods"
 GROUP = "kintsugi.methods"  # of entry points: ``key = "package.module:Class"``
+
+
+@dataclass
+class _Scan:
+    """What one look at all files gave: key -> text of a card, file or entry point -> why it cannot be used."""
+
+    entries: dict[str, CardText] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def read(self, file: Path, module: str) -> bool:
+        """Take the cards of a file; one that is broken gives none. True: it holds cards, or is broken."""
+        try:
+            texts = read_cards(file, module)
+            for text in texts:
+                self._take(text)
+            why = fault(file) if texts else ""
+        except KintsugiError as error:
+            texts, why = [], str(error)
+        if why:
+            self._drop(file, why)
+        return bool(texts or why)
+
+    def _take(self, text: CardText) -> None:
+        for key in (text.card.key, *text.card.formerly):
+            other = self.entries.get(key) or next((e for e in self.entries.values() if key in e.card.formerly), None)
+            if other is None:
+                continue
+            if text.file.stem == key != other.file.stem:  # a copy of a file does not take its place
+                self._drop(other.file, _taken(key, text.file))
+            else:
+                raise ConfigError(_taken(key, other.file))
+        self.entries[text.card.key] = text
+
+    def _drop(self, file: Path, why: str) -> None:
+        self.problems[str(file)] = why
+        self.entries = {key: text for key, text in self.entries.items() if text.file != file}
+
+
+def _taken(key: str, file: Path) -> str:
+    return f"the key {key!r} is that of {file}; choose another"
 
 
 class Catalogue(Mapping[str, type[Any]]):
@@ -32,60 +75,41 @@ class Catalogue(Mapping[str, type[Any]]):
     def __init__(self, home: Path = HOME, package: str = "kintsugi.methods") -> None:
         self.home, self.package = home, package
         self._classes: dict[str, type[Any]] = {}
-        self._plugins: dict[Path, tuple[str, ...]] = {}
-        self._found: dict[str, CardText] | None = None
-        self._problems: dict[str, str] = {}
+        self._plugins: dict[Path, _Plugin] = {}
+        self._scan: _Scan | None = None
+        self._lock = threading.RLock()  # one looks at the files, and others that ask meanwhile wait for what it finds
 
     # what there is ---------------------------------------------------------------------------------------------------
     @property
     def entries(self) -> dict[str, CardText]:
         """Key -> card, module and file of what was found by its text."""
-        if self._found is None:
-            self._found = {}
-            for file in sorted(self.home.rglob("*.py")):
-                if not file.name.startswith("_"):
-                    parts = file.relative_to(self.home).with_suffix("").parts
-                    self._read(file, ".".join((self.package, *parts)))
-            self._read_entry_points()
-        return self._found
+        return self._looked().entries
 
     @property
     def problems(self) -> dict[str, str]:
         """File (or entry point) -> why no method of it can be used."""
-        self.entries  # noqa: B018 - which finds them
-        return dict(self._problems)
+        return dict(self._looked().problems)
 
-    def _read(self, file: Path, module: str) -> None:
-        assert self._found is not None
-        before = len(self._found)
-        try:
-            for text in read_cards(file, module):
-                other = self._found.get(text.card.key)
-                if other is not None:
-                    raise ConfigError(f"the key {text.card.key!r} is that of {other.file} already; choose another")
-                self._found[text.card.key] = text
-            why = fault(file)
-            if not why and len(self._found) == before:
-                why = "it registers no method; put @register(Card(...)) above a class, or begin its name with _"
-        except KintsugiError as error:
-            why = str(error)
-        if why:
-            self._problems[str(file)] = why
-            for key in [key for key, text in self._found.items() if text.file == file]:
-                del self._found[key]
+    def _looked(self) -> _Scan:
+        with self._lock:
+            if self._scan is None:
+                scan = _Scan()
+                self._look_at_home(scan)
+                _look_at_entry_points(scan)
+                self._scan = scan  # only a whole one: an interruption leaves none
+            return self._scan
 
-    def _read_entry_points(self) -> None:
-        assert self._found is not None
-        for point in entry_points(group=GROUP):
-            module = point.value.partition(":")[0].strip()
-            file = _file_of(module)
-            name = f"entry point {point.name} = {point.value!r}"
-            if file is None:
-                self._problems[name] = "there is no such module; install its package again, or remove it"
-            elif file not in {text.file for text in self._found.values()} and str(file) not in self._problems:
-                self._read(file, module)
-            if file is not None and str(file) not in self._problems and point.name not in self._found:
-                self._problems[name] = f"{file} holds no card with key {point.name!r}; the name has to be a key"
+    def _look_at_home(self, scan: _Scan) -> None:
+        for file in sorted(self.home.rglob("*.py")):
+            parts = file.relative_to(self.home).with_suffix("").parts
+            if any(part.startswith(("_", ".")) for part in parts) or not file.is_file():
+                continue
+            if not all(part.isidentifier() for part in parts):
+                scan.problems[str(file)] = "its name is none that Python can import; rename or remove it"
+            elif not scan.read(file, ".".join((self.package, *parts))):
+                scan.problems[str(file)] = (
+                    "it registers no method; put @register(Card(...)) above a class, or begin its name with _"
+                )
 
     def __getitem__(self, key: str) -> type[Any]:
         if key not in self._classes:
@@ -116,9 +140,9 @@ class Catalogue(Mapping[str, type[Any]]):
     def _entry(self, key: str) -> CardText:
         if key in self.entries:
             return self.entries[key]
-        for file, why in self._problems.items():
-            if Path(file).stem == key or file.startswith(f"entry point {key} ="):
-                raise ConfigError(f"method {key!r} cannot be used: {file}: {why}")
+        for place, why in self.problems.items():
+            if Path(place).stem == key or place.startswith(f"entry point {key} ="):
+                raise ConfigError(f"method {key!r} cannot be used: {place}: {why}")
         raise UnknownName("method", key, self)
 
     def _import(self, text: CardText) -> None:
@@ -127,8 +151,8 @@ class Catalogue(Mapping[str, type[Any]]):
             importlib.import_module(text.module)
         except KintsugiError:
             raise
-        except Exception as error:  # whatever is wrong with one file
-            raise ConfigError(f"method {key!r} cannot be used: {text.file}: {_because(error)}") from error
+        except (Exception, SystemExit) as error:  # whatever is wrong with one file
+            raise ConfigError(f"method {key!r} cannot be used: {text.file}: {_because(error, text.file)}") from error
         if key not in self._classes:
             raise ConfigError(
                 f"{text.file} holds the card of {key!r} but registers no such method; put @register above its class"
@@ -177,7 +201,7 @@ class Catalogue(Mapping[str, type[Any]]):
         if entry is None and (file.is_relative_to(self.home) or file in self._plugins):
             raise ConfigError(
                 f"the card of {card.key!r} cannot be read from the text of {file}: "
-                f"{self._problems.get(str(file), 'write @register(Card(...)) with literals at the top of the file')}"
+                f"{self.problems.get(str(file), 'write @register(Card(...)) with literals at the top of the file')}"
             )
         self._classes[card.key] = cls
 
@@ -187,50 +211,84 @@ class Catalogue(Mapping[str, type[Any]]):
         Only this call runs a file: no saved model, suite or result does.
 
         Raises:
-            ConfigError: no such file, no card in it, a key that exists, or it raises.
+            ConfigError: no such file, no card in it, a key that exists, it raises, or it has changed since it was run.
         """
-        file = Path(path).resolve()
-        if file in self._plugins:
-            return self._plugins[file]
-        if not file.is_file():
-            raise ConfigError(f"plugin {path}: there is no such file; give a Python file that registers methods")
-        module = f"kintsugi_plugin_{file.stem}"
+        file = Path(path).expanduser().resolve()
+        with self._lock:
+            try:
+                if file.suffix != ".py" or not file.is_file():
+                    raise ConfigError("there is no such Python file; give one that registers methods")
+                if file in self._plugins:
+                    return self._plugins[file].unchanged(file)
+                return self._load(file)
+            except KintsugiError as error:
+                raise ConfigError(f"plugin {path}: {error}") from error
+
+    def _load(self, file: Path) -> tuple[str, ...]:
+        module = _module_of(file)
         texts = read_cards(file, module)
         if not texts:
-            raise ConfigError(f"plugin {path} registers no method: it has no @register(Card(...)) at its top level")
+            raise ConfigError("it registers no method: it has no @register(Card(...)) at its top level")
         if module in sys.modules:
-            raise ConfigError(f"plugin {path}: another plugin is called {file.name} too; rename one of them")
+            raise ConfigError(f"another plugin is called {file.name} too; rename one of them")
         for text in texts:
-            if text.card.key in self:
-                owner = self.entries[text.card.key].file if text.card.key in self.entries else self[text.card.key]
-                raise ConfigError(f"plugin {path}: the key {text.card.key!r} is that of {owner}; choose another")
+            for key in (text.card.key, *text.card.formerly):
+                today = self.current(key)
+                if today in self:
+                    entry = self.entries.get(today)
+                    raise ConfigError(
+                        _taken(key, Path(self._classes[today].__module__) if entry is None else entry.file)
+                    )
+        plugin = _Plugin(tuple(text.card.key for text in texts), source_of(file))
         self.entries.update({text.card.key: text for text in texts})
-        keys = tuple(text.card.key for text in texts)
-        self._plugins[file] = keys
+        self._plugins[file] = plugin
         try:
             _run(file, module)
-            absent = [key for key in keys if key not in self._classes]
+            absent = [key for key in plugin.keys if key not in self._classes]
             if absent:
-                raise ConfigError(f"plugin {path} holds the card of {absent[0]!r} but registers no such method")
+                raise ConfigError(f"it holds the card of {absent[0]!r} but registers no such method")
         except BaseException as error:
             self.forget_plugin(file)
-            if isinstance(error, KintsugiError) or not isinstance(error, Exception):
+            if isinstance(error, KintsugiError) or not isinstance(error, Exception | SystemExit):
                 raise
-            raise ConfigError(f"plugin {path} cannot be used: {_because(error)}") from error
-        return keys
+            raise ConfigError(f"it cannot be used: {_because(error, file)}") from error
+        return plugin.keys
 
     def forget_plugin(self, path: str | Path) -> None:
-        """Take a plugin's methods back."""
-        file = Path(path).resolve()
-        for key in self._plugins.pop(file, ()):
-            self.entries.pop(key, None)
-            self._classes.pop(key, None)
-        sys.modules.pop(f"kintsugi_plugin_{file.stem}", None)
+        """Take a plugin's methods back, so that the file can be run again after it was changed."""
+        file = Path(path).expanduser().resolve()
+        with self._lock:
+            plugin = self._plugins.pop(file, None)
+            for key in () if plugin is None else plugin.keys:
+                self.entries.pop(key, None)
+                self._classes.pop(key, None)
+            sys.modules.pop(_module_of(file), None)
 
     @property
     def plugins(self) -> tuple[Path, ...]:
         """Files that were given to :meth:`load_plugin`; other processes of a run are given them too."""
         return tuple(self._plugins)
+
+
+@dataclass(frozen=True)
+class _Plugin:
+    """The keys of a plugin, and its text when it was run."""
+
+    keys: tuple[str, ...]
+    text: str
+
+    def unchanged(self, file: Path) -> tuple[str, ...]:
+        """The keys, if the file is as it was."""
+        if source_of(file) != self.text:
+            raise ConfigError(
+                "it has changed since it was run, and what was run is still in use; start Python anew, or call "
+                "kg.methods.forget_plugin(file) first"
+            )
+        return self.keys
+
+
+def _module_of(plugin: Path) -> str:
+    return f"kintsugi_plugin_{plugin.stem}"
 
 
 def _run(file: Path, module: str) -> None:
@@ -242,10 +300,16 @@ def _run(file: Path, module: str) -> None:
     spec.loader.exec_module(made)
 
 
-def _because(error: Exception) -> str:
+def _because(error: BaseException, file: Path) -> str:
     """An error of somebody's file in one line, with the place in that file."""
     if isinstance(error, ModuleNotFoundError):
-        return f"it needs the package {error.name!r}, which is not installed"
+        beside = error.name is not None and file.with_name(f"{error.name}.py").exists()
+        more = (
+            "; the file beside it is not found, since a plugin is one file: install both as a package" if beside else ""
+        )
+        return f"it needs the package {error.name!r}, which is not installed{more}"
+    if isinstance(error, EOFError) or "marshal data" in str(error):
+        return f"what Python keeps of it compiled is damaged ({error}); delete {file.parent / '__pycache__'}"
     place = ""
     if isinstance(error, SyntaxError):
         place = f" in line {error.lineno}"
@@ -255,6 +319,30 @@ def _because(error: Exception) -> str:
             trace = trace.tb_next
         place = f" in line {trace.tb_lineno} of {Path(trace.tb_frame.f_code.co_filename).name}"
     return f"{type(error).__name__}{place}: {error}"
+
+
+def _look_at_entry_points(scan: _Scan) -> None:
+    """In the order of their names, so that two machines with the same packages find the same."""
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        module, _, name = (part.strip() for part in point.value.partition(":"))
+        place = f"entry point {point.name} = {point.value!r}"
+        file = _file_of(module)
+        if file is None:
+            scan.problems[place] = "there is no such module; install its package again, or remove it"
+            continue
+        if str(file) not in scan.problems and file not in {text.file for text in scan.entries.values()}:
+            scan.read(file, module)
+        entry = scan.entries.get(point.name)
+        if str(file) in scan.problems:
+            continue
+        if entry is None or entry.file != file:
+            scan.problems[place] = (
+                f"{file} holds no card with key {point.name!r}; name an entry point by the key, and the module in which its "
+                "class stands"
+            )
+        elif name and not re.search(rf"^(?:class\s+)?{re.escape(name)}\b", source_of(file), re.MULTILINE):
+            scan.problems[place] = f"{file} has no {name} at its top level"
+            scan.entries = {key: text for key, text in scan.entries.items() if key != point.name}
 
 
 def _file_of(module: str) -> Path | None:
@@ -275,3 +363,4 @@ METHODS = Catalogue()
 card = METHODS.card
 list_methods = METHODS.names
 load_plugin = METHODS.load_plugin
+forget_plugin = METHODS.forget_plugin

@@ -1,4 +1,4 @@
-"""Who published a method: BibTeX entries of one file, read without a parser for all of BibTeX."""
+"""Who published a method: BibTeX entries of one file. What is read of them is author, title, venue and year."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kintsugi.core.catalogue import HOME, METHODS
 from kintsugi.core.errors import ConfigError, UnknownName
 
 NAME = "references.bib"
-# The layout that the file is kept in: an entry from ``@type{key,`` to ``}`` at the start of a line, one field a line.
-ENTRY = re.compile(r"^@\w+\{(?P<key>[\w.:/-]+),\n(?P<fields>(?:  \w+ = \{.*\},\n)+)\}$", re.MULTILINE)
-FIELD = re.compile(r"^  (\w+) = \{(.*)\},$", re.MULTILINE)
+START = re.compile(r"^[ \t]*@(\w+)\s*\{\s*([^\s,{}]+)\s*,", re.MULTILINE)
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+FIELD = re.compile(r'(\w+)\s*=\s*(?:\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}|"([^"]*)"|(\d+))')
 
 
 @dataclass(frozen=True)
@@ -45,42 +45,63 @@ class Citation:
 def citation(key: str) -> Citation:
     """The paper of a method.
 
-    The file is ``references.bib`` of this library's methods, or the one beside the file of a method from outside.
+    The file is ``references.bib`` beside the file of a method from outside, then that of this library's methods.
 
     Raises:
-        UnknownName: no such method, or no entry for it. ConfigError: the file is not in the layout of its entries.
+        UnknownName: no such method, or no entry for it. ConfigError: its entry cannot be read.
     """
     card = METHODS.card(key)
     text = METHODS.entries.get(card.key)
-    file = HOME / NAME if text is None or text.file.is_relative_to(HOME) else text.file.with_name(NAME)
-    entries = read_bibliography(file) if file.is_file() else {}
-    if card.citation_key not in entries:
-        raise UnknownName(f"entry of {file}", card.citation_key, entries)
-    return entries[card.citation_key]
+    own = () if text is None or text.file.is_relative_to(HOME) else (text.file.with_name(NAME),)
+    entries: dict[str, Citation | str] = {}
+    for file in (HOME / NAME, *own):
+        if file.is_file():
+            entries |= read_bibliography(file)
+    found = entries.get(card.citation_key)
+    if found is None:
+        places = " and ".join(map(str, own or (HOME / NAME,)))
+        raise UnknownName(f"entry of {places}", card.citation_key, entries)
+    if isinstance(found, str):
+        raise ConfigError(found)
+    return found
 
 
 @cache
-def read_bibliography(file: Path) -> dict[str, Citation]:
-    """Key -> entry.
-
-    Raises:
-        ConfigError: a line belongs to no entry; names it.
-    """
+def read_bibliography(file: Path) -> dict[str, Citation | str]:
+    """Key -> entry, or why it cannot be read: one that is odd harms no other."""
     text = source_of(file)
-    rest = ENTRY.sub(lambda entry: "\n" * entry[0].count("\n"), text)
-    odd = [number for number, line in enumerate(rest.split("\n"), 1) if line.strip() and not line.startswith("%")]
-    if odd:
-        raise ConfigError(
-            f"{file}, line {odd[0]}: write entries as @type{{key, then one field a line as '  title = {{...}},', then }}"
-        )
-    entries: dict[str, Citation] = {}
-    for entry in ENTRY.finditer(text):
-        fields = dict(FIELD.findall(entry["fields"]))
-        if entry["key"] in entries:
-            raise ConfigError(f"{file}: two entries have the key {entry['key']!r}; remove one")
-        if not fields.get("author") or not fields.get("title"):
-            raise ConfigError(f"{file}: {entry['key']!r} needs author and title")
-        venue = fields.get("booktitle") or fields.get("journal") or fields.get("howpublished", "")
-        authors = tuple(fields["author"].split(" and "))
-        entries[entry["key"]] = Citation(entry[0], authors, fields["title"], venue, fields.get("year", ""))
+    entries: dict[str, Citation | str] = {}
+    for start in START.finditer(text):
+        kind, key = start[1].lower(), start[2]
+        if kind in ("comment", "string", "preamble"):
+            continue
+        where = f"{file}, line {text.count(chr(10), 0, start.start()) + 1}: entry {key!r}"
+        entry = _whole(text, start)
+        if key in entries:
+            entries[key] = f"{where} is there twice; remove one"
+        elif entry is None:
+            entries[key] = f"{where} is not closed; end it with a brace"
+        else:
+            entries[key] = _read(entry, where)
     return entries
+
+
+def _whole(text: str, start: re.Match[str]) -> str | None:
+    """The text of an entry, from its @ to the brace that closes it."""
+    depth = 0
+    for brace in BRACE.finditer(text, start.start()):
+        depth += (brace[0] == "{") - (brace[0] == "}")
+        if brace[0] == "}" and not depth:
+            return text[start.start() : brace.end()].strip()
+    return None
+
+
+def _read(entry: str, where: str) -> Citation | str:
+    fields = {
+        name.lower(): " ".join((braced or quoted or number).split())
+        for name, braced, quoted, number in FIELD.findall(entry.partition(",")[2])
+    }
+    if not fields.get("author") or not fields.get("title"):
+        return f"{where} needs author and title"
+    venue = fields.get("booktitle") or fields.get("journal") or fields.get("howpublished", "")
+    return Citation(entry, tuple(fields["author"].split(" and ")), fields["title"], venue, fields.get("year", ""))

@@ -42,13 +42,36 @@ def own_encoders(modules: Mapping[str, nn.Module] | None) -> Iterator[set[str]]:
 
     Yields:
         the modalities whose module was taken so far.
+
+    Raises:
+        ConfigError: as :func:`check_encoders`.
     """
+    check_encoders(modules)
     taken: set[str] = set()
     token = _OWN.set((modules or {}, taken))
     try:
         yield taken
     finally:
         _OWN.reset(token)
+
+
+def check_encoders(modules: object) -> None:
+    """Raise unless this is nothing, or what a user may give as encoders: modules by modality.
+
+    Raises:
+        ConfigError: no mapping, or something in it that is no module.
+    """
+    if modules is None:
+        return
+    if not isinstance(modules, Mapping):
+        raise ConfigError(f"encoders is a mapping from modality to module, not a {type(modules).__name__}")
+    for name, module in modules.items():
+        if not isinstance(module, nn.Module):
+            what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+            raise ConfigError(
+                f"the encoder given for modality {name!r} is {what}, and an nn.Module is wanted; make a class of your own "
+                "that calls it in forward, and give an instance of that"
+            )
 
 
 def make_encoder(modality: Modality, dim: int) -> Encoder:

@@ -18,9 +18,11 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     The list is ``__init__.pyi`` beside ``file``, which type checkers and editors read too: one name a line, as
     ``from kintsugi.place import thing as name``. ``name`` may be a module.
     """
-    homes = {
-        name: (place, thing) for place, thing, name in LINE.findall(Path(file).with_suffix(".pyi").read_text("utf-8"))
-    }
+    try:
+        listed = Path(file).with_suffix(".pyi").read_text("utf-8")
+    except NotADirectoryError as error:
+        raise ImportError(f"{package} lies in an archive, and it needs to lie in a folder; install it") from error
+    homes = {name: (place, thing) for place, thing, name in LINE.findall(listed)}
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -6,6 +6,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS", "ablation_of", "address", "arguments", "card", "check_of", "create", "current_names", "list_methods",
-    "load_plugin", "part_class", "register", "switched_off", "variant",
+    "load_plugin", "made", "part_class", "register", "switched_off", "variant",
 ]  # fmt: skip
 
 P = TypeVar("P", bound=type[Part])
@@ -44,11 +45,17 @@ def register(card: Card) -> Callable[[P], P]:
     """Class decorator: this class is the method of that card.
 
     Raises:
-        ConfigError: its key is taken, its card cannot be read from the text of its file, or an argument has a name that
-            belongs to the estimator.
+        ConfigError: its key is taken, its card cannot be read from the text of its file, an argument has a name that
+            belongs to the estimator, or arguments have no names.
     """
 
     def add(cls: P) -> P:
+        nameless = [p.name for p in _parameters(cls) if p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)]
+        if nameless:
+            raise ConfigError(
+                f"method {card.key!r}: {', '.join(nameless)} can only be given by place, and arguments of methods are given "
+                "by name; write each as NAME=DEFAULT, without a star or a slash"
+            )
         clash = sorted(arguments(cls).keys() & ESTIMATORS_OWN)
         if clash:
             raise ConfigError(
@@ -63,9 +70,18 @@ def register(card: Card) -> Callable[[P], P]:
 
 
 def variant(card: Card, of: type[Part], **defaults: Any) -> type[Part]:
-    """A near-twin: the same class under its own card, with other defaults."""
+    """A near-twin: the same class under its own card, with other defaults.
+
+    Raises:
+        UnknownName: a default of an argument that the method does not have. ConfigError: as :func:`register`.
+    """
+    known = arguments(of)
+    for name in defaults:
+        if name not in known:
+            raise UnknownName(f"argument of {of.card.key}, of which {card.key} is a variant,", name, known)
     module = sys._getframe(1).f_globals.get("__name__", of.__module__)  # where the card is written
-    cls = type(of.__name__ + "_" + card.key, (of,), {"__doc__": of.__doc__, "__module__": module, "preset": defaults})
+    preset = {**_preset(of), **defaults}
+    cls = type(of.__name__ + "_" + card.key, (of,), {"__doc__": of.__doc__, "__module__": module, "preset": preset})
     return register(card)(cls)
 
 
@@ -93,6 +109,7 @@ def check_of(method: type[Part]) -> Callable[[Check], Check]:
 def create(
     key: str,
     schema: Schema,
+    /,
     *,
     host: Model | None = None,
     encoders: Mapping[str, nn.Module] | None = None,
@@ -111,8 +128,11 @@ def create(
     Raises:
         UnknownName: no such method, no such argument of it, or no such modality.
         ConfigError: the schema has too few or too many modalities for it, or a task it does not solve; a host for a method
-            that is a model itself; an encoder that no model of it takes.
+            that is a model itself; an encoder that no model of it takes, or that is no module; an argument under its name
+            of today and of before.
     """
+    if not isinstance(key, str):
+        raise ConfigError(f"a method is named by its key, such as 'mean_fusion', not {key!r}")
     cls = METHODS[key]
     card: Card = cls.card
     least, most = card.modalities
@@ -125,50 +145,81 @@ def create(
         raise ConfigError(f"{key} does not solve {schema.task.key}; it solves {', '.join(sorted(card.tasks))}")
     if host is not None and issubclass(cls, Model):
         raise ConfigError(f"{key} is a model of its own, so it takes no host")
-    hyper = {**getattr(cls, "preset", {}), **current_names(cls, hyper)}
+    if host is not None and not isinstance(host, Model):
+        raise ConfigError(f"the host of {key} is a model, such as create('mean_fusion', schema).model, not {host!r}")
+    hyper = {**_preset(cls), **current_names(cls, hyper)}
     known = arguments(cls)
     for name in hyper:
         if name not in known:
             raise UnknownName(f"argument of {key}", name, known)
-    for name in encoders or {}:
-        schema.column(name)
     with own_encoders(encoders) as taken:
+        for name in encoders or {}:
+            schema.column(name)
         pipeline: Pipeline = cls.pipeline(schema, host=host, **hyper)
     idle = sorted((encoders or {}).keys() - taken)
     if idle:
-        raise ConfigError(
-            f"no model of {key} takes an encoder for {', '.join(idle)}: it reads its inputs without encoders; leave "
-            "encoders= out, or choose another method"
+        why = (
+            "it reads its inputs without encoders; leave encoders= out, or choose another method"
+            if host is None
+            else "the host was given, so its encoders are its own; make the host with encoders=, or leave the host out"
         )
+        raise ConfigError(f"no model of {key} takes an encoder for {', '.join(idle)}: {why}")
     pipeline.own_encoders = dict(encoders or {})
     return pipeline
 
 
 def current_names(cls: type[Part], hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments under the names of today; an old name is read, with a warning that tells the new one."""
+    """Arguments under the names of today; an old name is read, with a warning that tells the new one.
+
+    Raises:
+        ConfigError: an argument is given under both names.
+    """
     for name in hyper:
         if name in cls.renamed:
-            warnings.warn(f"{cls.card.key}: the argument {name!r} is called {cls.renamed[name]!r} now", stacklevel=3)
+            now = cls.renamed[name]
+            if now in hyper:
+                raise ConfigError(
+                    f"{cls.card.key}: {name!r} is called {now!r} now, and both are given; leave {name!r} out"
+                )
+            warnings.warn(f"{cls.card.key}: the argument {name!r} is called {now!r} now", stacklevel=3)
     return {cls.renamed.get(name, name): value for name, value in hyper.items()}
 
 
 def arguments(cls: type[Part]) -> dict[str, Any]:
-    """What a method takes, with defaults: of its constructor and of its recipe, without schema and host."""
-    found: dict[str, Any] = {}
-    for function in (cls.__init__, cls.pipeline):
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name not in ("self", "schema", "host") and parameter.kind is not parameter.VAR_KEYWORD:
-                found[name] = parameter.default
-    return found
+    """What a method takes, with defaults: of its constructor and of its recipe, without schema and host.
+
+    A variant has its own defaults.
+    """
+    named = (p for p in _parameters(cls) if p.kind is not p.VAR_KEYWORD)
+    return {**{p.name: p.default for p in named}, **_preset(cls)}
+
+
+def _parameters(cls: type[Part]) -> list[inspect.Parameter]:
+    """Of constructor and recipe, without schema and host."""
+    constructor: Any = cls.__init__  # of which a type checker expects an instance
+    functions = (partial(constructor, None), cls.pipeline)  # the former without self, whatever its name
+    parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
+    return [p for p in parameters if p.name not in ("schema", "host")]
+
+
+def _preset(cls: type[Part]) -> dict[str, Any]:
+    """Defaults of a variant; none of any other class."""
+    preset: dict[str, Any] = getattr(cls, "preset", {})
+    return preset
+
+
+def made(cls: type[Part], schema: Schema, **hyper: Any) -> Pipeline:
+    """A pipeline of a class, with the defaults of a variant; nothing is checked."""
+    pipeline: Pipeline = cls.pipeline(schema, **{**_preset(cls), **hyper})
+    return pipeline
 
 
 def switched_off(cls: type[Part], schema: Schema, **hyper: Any) -> Pipeline:
     """The method with its mechanism off, as its ``off`` says."""
     off = cls.off
     if isinstance(off, dict):
-        pipeline: Pipeline = cls.pipeline(schema, **{**hyper, **off})
-        return pipeline
-    return off.pipeline(schema, **hyper)
+        return made(cls, schema, **{**hyper, **off})
+    return made(off, schema, **{**_preset(cls), **hyper})
 
 
 def address(part: Part) -> str:

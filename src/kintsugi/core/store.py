@@ -19,6 +19,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from kintsugi import __version__
+from kintsugi.core.catalogue import HOME
 from kintsugi.core.components import versions_held
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
@@ -151,7 +152,7 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
                 part.keep_frozen(name, part.get_submodule(origin), save=True)
     except KintsugiError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ModelFileError(f"{source / CONFIG} does not describe a model ({error}); save the model again") from error
     return pipeline
 
@@ -166,8 +167,8 @@ def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], s
         )
         raise UnknownName(error.what, error.name, error.known, hint) from error
     hyper = {cls.renamed.get(name, name): value for name, value in saved["hyper"].items()}
-    key = METHODS.current(saved["class"].partition(".")[0])
-    version, now = _version(config, f"method {key}"), METHODS.card(key).version
+    key = saved["class"].partition(".")[0]  # as it was called when it was saved
+    version, now = _version(config, f"method {key}", source), METHODS.card(key).version
     if version != now:
         read = cls.arguments_of_version(version, hyper) if version < now else None
         if read is None:
@@ -178,23 +179,42 @@ def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], s
     return part
 
 
-def _version(config: Mapping[str, Any], name: str) -> int:
+def _version(config: Mapping[str, Any], name: str, source: Path) -> int:
     """With which version it was saved; format 1 is of a time when everything had version 1."""
-    version: int = config.get("versions", {}).get(name, 1)
+    if config["format"] == 1:
+        return 1
+    version = config["versions"].get(name)
+    if type(version) is not int:
+        raise ModelFileError(
+            f"{source / CONFIG} is damaged: it does not say the version of {name}; save the model again"
+        )
     return version
 
 
 def _check_versions(config: Mapping[str, Any], versions: Mapping[str, int], source: Path) -> None:
     """Of what has no way to be read as it was: encoders, task, reading. Methods were looked at when they were built."""
     for name, now in versions.items():
-        version = _version(config, name)
-        if version != now and not name.startswith("method "):
+        if name.startswith("method ") or (name == "reading" and not config["extra"].get("reading")):
+            continue
+        version = _version(config, name, source)
+        if version != now:
             raise _other_version(config, name, version, now, source)
+
+
+def _is_ours(key: str) -> bool:
+    """Is it a method of this library?"""
+    text = METHODS.entries.get(METHODS.current(key))
+    return text is not None and text.file.is_relative_to(HOME)
 
 
 def _other_version(config: Mapping[str, Any], name: str, version: int, now: int, source: Path) -> ModelFileError:
     by = config.get("kintsugi", "0.1.0")
-    remedy = f"kintsugi {by} reads it; or train it again" if version < now else f"update kintsugi: {by} reads it"
+    if name.startswith("method ") and not _is_ours(name.removeprefix("method ")):
+        remedy = "take the file of the method as it was then, or train the model again"
+    elif version < now:
+        remedy = f"kintsugi {by} reads it; or train it again"
+    else:
+        remedy = f"update kintsugi: {by} reads it"
     return ModelFileError(
         f"{source} was saved by kintsugi {by} with version {version} of {name}, and here is version {now}, which answers "
         f"otherwise; {remedy}"
@@ -268,6 +288,9 @@ def _config(source: Path) -> dict[str, Any]:
         not isinstance(parts, dict)
         or "model" not in parts
         or not all(isinstance(saved, dict) for saved in parts.values())
+        or not isinstance(config["extra"], dict)
+        or not isinstance(config.get("versions", {}), dict)
+        or not all(isinstance(saved.get("own_encoders", []), list) for saved in parts.values())
     ):
         raise ModelFileError(f"{path} is damaged: it describes no model")
     return dict(config)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.catalogue import METHODS
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.prediction import Prediction, Step
@@ -108,7 +109,6 @@ class Monitor(_Around):
 
 
 def _pipeline(schema: Schema, host: Model | None, **parts: Any) -> Pipeline:
-    from kintsugi.core.methods import METHODS
     from kintsugi.core.pipeline import Pipeline
 
     return Pipeline(METHODS["mean_fusion"](schema) if host is None else host, **parts)

@@ -32,7 +32,8 @@ def content_digest(value: Any) -> bytes:
     """SHA-256 of a value, 32 bytes. Equal content of one type has one digest; each part is preceded by its type and length.
 
     Numbers, text, bytes, None, NaN and NA, dates, decimals, lists (tuples count as lists), mappings and sets in any order,
-    arrays, tensors, pictures of Pillow, modules by their class and state, and whatever numpy takes for an array of numbers.
+    arrays, tensors, pictures of Pillow, and whatever numpy takes for an array of numbers. Modules count by their state and, of
+    each module inside, its name, class, ``extra_repr`` and plain attributes; attributes of other types by the type alone.
 
     Raises:
         DataError: a value of another type, whose content nobody knows; names the type.
@@ -107,8 +108,7 @@ def _feed(digest: Any, value: Any) -> None:
         case set() | frozenset():
             _put(digest, b"set", b"".join(sorted(map(content_digest, value))))
         case nn.Module():
-            _put(digest, b"module", type(value).__qualname__.encode())
-            _feed(digest, dict(value.state_dict()))
+            _feed_module(digest, value)
         case _:
             _feed_other(digest, value)
 
@@ -144,6 +144,42 @@ def _feed_tensor(digest: Any, values: Tensor) -> None:
     plain = (plain if plain.layout == torch.strided else plain.to_dense()).resolve_conj().resolve_neg().contiguous()
     _put(digest, b"tensor", f"{plain.dtype} {tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _feed_module(digest: Any, module: nn.Module) -> None:
+    """State does not tell ReLU from GELU, nor one dropout from another."""
+    _put(digest, b"module", type(module).__qualname__.encode())
+    _feed(digest, dict(module.state_dict()))
+    own = vars(nn.Module()).keys()
+    for name, each in module.named_modules():
+        _put(digest, b"submodule", f"{name} {type(each).__module__}.{type(each).__qualname__}".encode())
+        _put(digest, b"extra", each.extra_repr().encode())
+        for key, value in sorted(vars(each).items()):
+            if key not in own:
+                _put(digest, b"attribute", key.encode())
+                _feed_attribute(digest, value)
+
+
+def _feed_attribute(digest: Any, value: Any) -> None:
+    if isinstance(value, nn.Module):  # not one of the modules inside; to follow it could go round in circles
+        _put(digest, b"other module", type(value).__qualname__.encode())
+    elif isinstance(value, Mapping):
+        digest.update(b"attributes" + struct.pack("<Q", len(value)))
+        for key, each in value.items():
+            _feed_attribute(digest, key)
+            _feed_attribute(digest, each)
+    elif isinstance(value, list | tuple):
+        digest.update(b"attributes" + struct.pack("<Q", len(value)))
+        for each in value:
+            _feed_attribute(digest, each)
+    elif callable(value):
+        name = getattr(value, "__qualname__", type(value).__qualname__)
+        _put(digest, b"callable", f"{getattr(value, '__module__', '')}.{name}".encode())
+    else:
+        try:
+            _put(digest, b"value", content_digest(value))
+        except DataError:
+            _put(digest, b"type", f"{type(value).__module__}.{type(value).__qualname__}".encode())
 
 
 def _feed_other(digest: Any, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -121,13 +122,31 @@ class TensorSource(Source):
     @property
     def fingerprint(self) -> str:
         if not hasattr(self, "_fingerprint"):
+            rows = self._all
+            parts: dict[str, Tensor | None] = {f"input {name}": rows.inputs[name] for name in self.schema.names}
+            parts |= {"present": rows.present}
+            parts |= {f"mask {name}": rows.mask.get(name) for name in self.schema.names}
+            parts |= {"target": rows.target, "target_present": rows.target_present, "weight": rows.weight}
+            tensors = {name: tensor for name, tensor in parts.items() if tensor is not None}
             digest = hashlib.sha256(repr(self.schema.to_json()).encode())
-            tensors = [*self._all.inputs.values(), self._all.present, *self._all.mask.values()]
-            tensors += [t for t in (self._all.target, self._all.target_present, self._all.weight) if t is not None]
-            for tensor in tensors:
-                digest.update(tensor.contiguous().numpy().tobytes())
+            for tensor in tensors.values():
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            if not self._is_usual(tensors):  # version 0.1.0 wrote nothing but bytes
+                said = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()]
+                digest.update(json.dumps(said).encode())
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
+
+    def _is_usual(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Do schema and bytes tell which tensors there are, of which types? Labelled rows without masks and weights."""
+        inputs = {m.name: torch.int64 if m.kind == "text" else torch.float32 for m in self.schema.modalities}
+        return (
+            all(tensors[f"input {name}"].dtype == dtype for name, dtype in inputs.items())
+            and all(tuple(tensors[f"input {m.name}"].shape[1:]) == tuple(m.shape) for m in self.schema.modalities)
+            and "target" in tensors
+            and tensors["target"].dtype == (torch.int64 if self.schema.task.key == "classification" else torch.float32)
+            and not any(name.startswith("mask ") or name == "weight" for name in tensors)
+        )
 
     @property
     def row_bytes(self) -> int:

@@ -75,6 +75,7 @@ class TableSource(Source):
         self.groups = None if group is None else _groups(frame[group])
         self.split = None if split is None else split_rows_of(frame[split], name)
         self.weight = None if weight is None else _weights(frame[weight], name)
+        self._weighted = weight
         self.problems: Problems = Problems()
         self.reading: dict[str, Any] = {
             "format": FORMAT,
@@ -178,6 +179,7 @@ class TableSource(Source):
         """
         if not hasattr(self, "_fingerprint"):
             digest = hashlib.sha256(json.dumps(self.reading, sort_keys=True).encode())
+            digest.update(self._beyond_reading())
             for column in self.frame.columns:
                 digest.update(column.encode())
                 digest.update(self._cells_digest(column))
@@ -187,6 +189,19 @@ class TableSource(Source):
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
 
+    def _beyond_reading(self) -> bytes:
+        """The column of weights, and the order of modalities where that of the columns does not say it; else nothing.
+
+        Tables without either keep the fingerprints of version 0.1.0.
+        """
+        place = {column: number for number, column in enumerate(self.frame.columns)}
+        last = {name: max(place[column] for column in reader.columns) for name, reader in self.readers.items()}
+        ordered = sorted(self.readers, key=lambda name: (last[name], name))
+        more: dict[str, Any] = {} if self._weighted is None else {"weight": self._weighted}
+        if ordered != list(self.readers):
+            more["order"] = list(self.readers)
+        return json.dumps(more, sort_keys=True).encode() if more else b""
+
     def _cells_digest(self, column: str) -> bytes:
         """Of the cells of a column; those that name a file and are read in no other way count by the file alone."""
         values = self.frame[column]
@@ -195,7 +210,9 @@ class TableSource(Source):
         by_file = min(kinds) if kinds and kinds <= FILES and column not in self._plain and not numbers else None
         nested = isinstance(values.dtype, pd.ArrowDtype) and values.dtype.type in (list, dict)
         if values.dtype != object and not nested and by_file is None:
-            return pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes()
+            return pd.util.hash_pandas_object(_wide(values), index=False).to_numpy().tobytes()
+        if by_file is None and not nested and values.map(lambda cell: cell is None or type(cell) is str).all():
+            return pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes()  # as text of other types
         digest = hashlib.sha256()
         for row, cell in enumerate(values.array):
             try:
@@ -300,6 +317,23 @@ def _weights(values: pd.Series, name: str) -> Tensor:
 def _cells(values: pd.Series) -> Any:
     """What gives one cell fastest, without a copy."""
     return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.array
+
+
+def _wide(values: pd.Series) -> pd.Series:
+    """Numbers in 64 bits, since pandas hashes their bits without the type: -1 of int8 would be 255 of int16."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        categories = pd.Series(dtype.categories)
+        wide = _wide(categories)
+        return values if wide is categories else values.cat.rename_categories(pd.Index(wide))
+    kind, size = getattr(dtype, "kind", ""), getattr(dtype, "itemsize", 8)
+    if kind not in "iuf" or not kind or (kind in "if" and size >= 8):
+        return values
+    if kind == "u" and size >= 8 and bool((values.dropna() > np.iinfo(np.int64).max).any()):
+        return values.astype(object)
+    name = "float64" if kind == "f" else "int64"
+    target: Any = name if isinstance(dtype, np.dtype) else name.capitalize()  # those of pandas have NA
+    return values.astype(target)
 
 
 def cell_digest(cell: Any) -> bytes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
+from kintsugi.imperfect.distortion import number
 from kintsugi.imperfect.mask import Asked, Mask
 from kintsugi.imperfect.mechanism import Mechanism
 from kintsugi.imperfect.mechanisms.drawn import Imml, KeepOne, MapMissing, RandomSubset
@@ -82,7 +83,7 @@ class Published(Mechanism):
 
 
 def published(name: str) -> Published | None:
-    """The setting of this name, or None where it is the name of none.
+    """The setting of this name, or None where it is the name of none. It is called by one spelling of its rate.
 
     Raises:
         ConfigError: a rate that is no share.
@@ -92,8 +93,16 @@ def published(name: str) -> Published | None:
         match = re.fullmatch(setting.pattern, text)
         if match is not None:
             inner = setting.make(match.groupdict())
-            return Published(inner.name if isinstance(inner, Imml) else text, inner, form)
+            return Published(inner.name if isinstance(inner, Imml) else _spelt(match), inner, form)
     return None
+
+
+def _spelt(match: re.Match[str]) -> str:
+    """The name with its rate in one spelling: ``smil-0.50-m1`` as ``smil-0.5-m1``."""
+    if "rate" not in match.re.groupindex:
+        return match.string
+    start, end = match.span("rate")
+    return match.string[:start] + number(float(match["rate"])) + match.string[end:]
 
 
 def _rate(found: Mapping[str, str | None]) -> float:

@@ -55,7 +55,8 @@ def wrong_in_a_fresh_process(methods: Sequence[type[Part]], folder: Path) -> dic
     save_file(tensors, folder / BATCHES)
     beside = {"plugins": [str(file) for file in METHODS.plugins], "threads": torch.get_num_threads()}
     (folder / ORDER).write_text(json.dumps({**order, **beside}), encoding="utf-8")
-    command = [sys.executable, "-m", __name__, str(folder)]
+    # -P: no module of the folder that this happens to run in
+    command = [sys.executable, "-P", "-m", __name__, str(folder)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:
         raise AssertionError(f"the process that loads the saved model failed: {child.stderr.strip()[-2000:]}")

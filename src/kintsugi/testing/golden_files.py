@@ -29,19 +29,35 @@ def read_entries(path: Path) -> dict[str, Entry]:
     """Name of the subject -> entry; empty where there is no file.
 
     Raises:
-        ConfigError: the file is truncated, altered to something else, or too large to be one.
+        ConfigError: the file is truncated, altered to something else, too large to be one, or a folder.
     """
     if not path.exists():
         return {}
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, and golden numbers are a file; move it away, or give another --folder")
     if path.stat().st_size > MOST_BYTES:
         raise _strange(path, f"it has {path.stat().st_size:,} bytes, and golden numbers have at most {MOST_BYTES:,}")
     try:
-        content = json.loads(path.read_bytes().decode())
+        content = json.loads(path.read_bytes().decode(), object_pairs_hook=_each_once)
+    except _Twice as error:
+        raise _strange(path, f"it has {error.args[0]!r} twice in one place") from error
     except (ValueError, RecursionError) as error:
         raise _strange(path, f"it is no JSON ({error}); was it cut off?") from error
     if not isinstance(content, dict):
         raise _strange(path, "it does not hold names and entries")
     return {name: _entry(path, name, saved) for name, saved in content.items()}
+
+
+class _Twice(Exception):
+    """A name that stands twice in one object of JSON."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return content
 
 
 def _entry(path: Path, name: str, saved: Any) -> Entry:

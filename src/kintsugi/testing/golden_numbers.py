@@ -22,6 +22,10 @@ LOSS, ANSWERS = (1e-4, 1e-7), (0.0, 2e-3)
 TOLERANCES: Mapping[str, tuple[float, float]] = {
     "loss": LOSS,
     "answers": ANSWERS,
+    # what a monitor has learned, such as a quantile of few rows
+    "monitors": (5e-3, 1e-3),
+    # of a small run of the bench: what is trained, and counts of rows at bounds that rounding may carry one row over
+    "bench": (2e-3, 2e-3),
     # of a damage, in units of its size: one value in a picture may be rounded to its neighbour
     "direction": (0.0, 1e-3),
     # where a threshold cuts: rounding may put a whole drop of rain on its other side
@@ -29,17 +33,20 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
     "rough direction": (0.0, 3e-2),
 }
 USUAL = (1e-4, 1e-5)
+UNTRAINED = "untrained"  # the name of such numbers in the entry of a method
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One thread, seeded, whatever ran before in this process; afterwards all is as it was."""
-    threads = torch.get_num_threads()
+    """One thread, seeded, with gradients and 32 bits, whatever ran before in this process; afterwards all is as it was."""
+    threads, kind = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
     try:
-        with seeded(0):
+        with torch.enable_grad(), seeded(0):
             yield
     finally:
+        torch.set_default_dtype(kind)
         torch.set_num_threads(threads)
 
 
@@ -67,6 +74,29 @@ def sha(*tensors: Tensor) -> str:
     for x in tensors:
         digest.update(f"{x.dtype} {tuple(x.shape)}".encode() + x.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def merged(before: Numbers, now: Numbers) -> Numbers:
+    """What ``before`` has, with what only ``now`` has by name."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        both = {name: merged(before[name], now[name]) for name in before.keys() & now.keys()}
+        return {**now, **before, **both}
+    return before
+
+
+def untrained(numbers: Numbers) -> Numbers:
+    """Of a method's numbers those that no training takes part in: name of the data -> outputs."""
+    if not isinstance(numbers, Mapping):
+        return {}
+    return {name: each[UNTRAINED] for name, each in numbers.items() if isinstance(each, Mapping) and UNTRAINED in each}
+
+
+def not_finite(numbers: Numbers, path: tuple[str, ...] = ()) -> list[str]:
+    """Places of NaN and infinity, which are near to nothing and so would never be seen to move."""
+    if isinstance(numbers, Mapping | list):
+        inner = numbers.items() if isinstance(numbers, Mapping) else enumerate(numbers, 1)
+        return [place for name, each in inner for place in not_finite(each, (*path, str(name)))]
+    return [_said(path)] if isinstance(numbers, float) and not math.isfinite(numbers) else []
 
 
 def differences(before: Numbers, now: Numbers) -> list[str]:
@@ -103,11 +133,11 @@ def _moved(before: Numbers, now: Numbers, relative: float, absolute: float) -> s
         return None if type(before) is type(now) and before == now else ""
     if before == now or (math.isnan(before) and math.isnan(now)):
         return None
+    if not (math.isfinite(before) and math.isfinite(now)):
+        return ""
     gap = abs(before - now)
     if gap <= absolute + relative * abs(before):
         return None
-    if not math.isfinite(gap):
-        return ""
     if not relative or not before:
         return f" ({gap:.2g}; at most {absolute:.2g})"
     return f" ({gap / abs(before):.2g} of it; at most {relative:.2g})"

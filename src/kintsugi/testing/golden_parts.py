@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Stream
 from kintsugi.core.schema import TASKS, Modality, StreamSpec, Task
+from kintsugi.tasks import Classification, Regression
 from kintsugi.testing.golden_numbers import Numbers, projections, seeded
 from kintsugi.training.sampling import generator
 
@@ -25,7 +27,12 @@ SHAPES: Mapping[str, tuple[Modality, ...]] = MappingProxyType(
     {
         "image": (Modality("small", "image", (1, 8, 8)), Modality("colour", "image", (3, 33, 40))),
         "video": (Modality("video", "video", (4, 3, 16, 16)),),
-        "audio": (Modality("short", "audio", (800,), rate=8000), Modality("long", "audio", (16000,), rate=16000)),
+        "audio": (
+            Modality("short", "audio", (800,), rate=8000),
+            Modality("long", "audio", (16000,), rate=16000),
+            Modality("two seconds, then silence", "audio", (16000,), rate=8000),  # as long as one event may be
+            Modality("three seconds, then silence", "audio", (24000,), rate=8000),
+        ),
         "text": (Modality("bytes", "text", (64,), vocab=257), Modality("tokens", "text", (20,), vocab=1000)),
         "tabular": (
             Modality("cells", "tabular", (4,), categories=(0, 3, 0, 5)),
@@ -86,12 +93,16 @@ def inputs(m: Modality, rows: int = FEW) -> tuple[Tensor, Tensor | None]:
         x = torch.rand(shape, generator=noise)
     else:
         x = torch.randn(shape, generator=noise) * 0.3
+    if m.name.endswith("silence"):
+        x[:, shape[1] * 3 // 5 :] *= 0.02  # not zero, whose logarithm is at its floor, where gradients are rough
     if m.kind not in STEPPED:
         return x, None
     mask = torch.rand(shape[:2], generator=noise) > 0.4
     if m.kind != "tabular":
         mask = torch.arange(shape[1]) < torch.randint(1, shape[1] + 1, (rows, 1), generator=noise)
     mask[-1] = True
+    if m.kind == "series":
+        x = x.masked_fill(~mask[..., None], torch.nan)  # what was not seen may be anything
     return x, mask
 
 
@@ -122,30 +133,56 @@ def _output(task: Task, batch: Batch) -> Tensor:
 
 
 def task_numbers(key: str) -> Numbers:
-    """The head, the loss with its gradient, what a user reads, classes and the prior."""
+    """The head, the loss with its gradient, what a user reads, classes and the prior; some of it for other arguments."""
     task, batch = _asked(key)
+    found: dict[str, Numbers] = {**_loss_numbers(task, batch), **_head_numbers(task, batch)}
+    for name, other, target in _other_tasks(key, batch):
+        found[name] = _loss_numbers(other, replace(batch, target=target))
+    return found
+
+
+def _other_tasks(key: str, batch: Batch) -> list[tuple[str, Task, Tensor]]:
+    """Name, task and target ``[N, ...]`` of tasks with arguments that the toys have not."""
+    assert batch.target is not None
+    if key == "classification":
+        return [("weights", Classification(("a", "b", "c"), (2.0, 1.0, 0.5)), batch.target)]
+    if key == "regression":
+        two = Regression(("v", "w"), (1.0, -2.0), (0.8, 3.0), (0.5, 1.5))
+        return [("two targets", two, torch.stack([batch.target, 1 - 3 * batch.target], 1))]
+    return []
+
+
+def _loss_numbers(task: Task, batch: Batch) -> dict[str, Numbers]:
     output = _output(task, batch).requires_grad_()
     loss = task.loss(output, batch)
     loss.backward()
     assert output.grad is not None
-    tokens = torch.randn(FEW, 5, DIM, generator=generator("golden", "tokens"))
-    seen = torch.arange(5) < torch.arange(FEW)[:, None]
-    with seeded(0), torch.no_grad():
-        head = task.head(StreamSpec(DIM))(Stream(torch.where(seen[..., None], tokens, 0), seen))
     rows = torch.arange(ROWS) % 2 == 0
     return {
         "loss of all rows": float(loss.detach()),
         "loss of every other row": float(task.loss(output.detach(), batch, rows)),
         "gradient": float(output.grad.double().norm()),
-        "head": projections(head, key, "head"),
-        "probabilities": projections(task.probabilities(output.detach()), key, "probabilities"),
+        "probabilities": projections(task.probabilities(output.detach()), task.key, "probabilities"),
         "classes": torch.bincount(task.classes(batch)).tolist(),
-        "prior": task.prior(mixed(key).split()[0]).reshape(-1).tolist(),
+    }
+
+
+def _head_numbers(task: Task, batch: Batch) -> dict[str, Numbers]:
+    tokens = torch.randn(FEW, 5, DIM, generator=generator("golden", "tokens"))
+    seen = torch.arange(5) < torch.arange(FEW)[:, None]
+    with seeded(0), torch.no_grad():
+        head = task.head(StreamSpec(DIM))(Stream(torch.where(seen[..., None], tokens, 0), seen))
+    return {
+        "head": projections(head, task.key, "head"),
+        "prior": task.prior(mixed(task.key).split()[0]).reshape(-1).tolist(),
     }
 
 
 def metric_numbers(key: str, name: str) -> Numbers:
-    """The value of a metric on drawn answers that are better than chance, and whether higher is better."""
+    """The value of a metric on drawn answers that are better than chance, and on answers that are sure and often wrong.
+
+    Of a regression, the latter are for two targets.
+    """
     task, batch = _asked(key)
     metric: Any = task.metrics()[name]
     assert batch.target is not None
@@ -160,4 +197,19 @@ def metric_numbers(key: str, name: str) -> Numbers:
     for rows in (slice(0, half), slice(half, ROWS)):  # what is put together from two batches
         told = target[rows].long() if key == "multilabel" else target[rows]
         metric.update(values[rows], told.reshape(values[rows].shape) if key == "regression" else told)
-    return {"value": float(metric.compute()), "higher is better": str(bool(metric.higher_is_better))}
+    return {
+        "value": float(metric.compute()),
+        "higher is better": str(bool(metric.higher_is_better)),
+        "value of sure answers": _of_sure_answers(key, name),
+    }
+
+
+def _of_sure_answers(key: str, name: str) -> float:
+    task, batch = _asked(key)
+    for _, other, target in _other_tasks(key, batch) if key == "regression" else ():
+        task, batch = other, replace(batch, target=target)
+    assert batch.target is not None
+    metric: Any = task.metrics()[name]
+    values = task.probabilities(_output(task, batch) * (1 if key == "regression" else 40))
+    metric.update(values, batch.target.long() if key == "multilabel" else batch.target)
+    return float(metric.compute())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,12 +14,12 @@ from kintsugi.contract import build, mixed
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import UnknownName
 from kintsugi.core.methods import METHODS
-from kintsugi.core.schema import TASKS, Task
+from kintsugi.core.schema import TASKS, Schema, Task
 from kintsugi.imperfect.missing import MECHANISMS, SETTINGS
 from kintsugi.imperfect.operator import CROSS, OPERATORS
-from kintsugi.testing import golden_areas, golden_operators, golden_parts
+from kintsugi.testing import golden_areas, golden_bench, golden_operators, golden_parts, golden_reading
 from kintsugi.testing.golden_files import Entry, rounded
-from kintsugi.testing.golden_methods import method_numbers, toys
+from kintsugi.testing.golden_methods import arguments, method_numbers, toys, uneven
 from kintsugi.testing.golden_numbers import Numbers, alone
 from kintsugi.training.components import names_in, versions_of
 
@@ -49,7 +50,7 @@ class Subject:
 
 # what there is --------------------------------------------------------------------------------------------------------
 def subjects() -> dict[str, Subject]:
-    """Name -> subject: methods, encoders, operators, mechanisms, published settings, tasks, metrics, and three areas."""
+    """Name -> subject: methods, encoders, operators, mechanisms, settings, tasks, metrics, three areas, and the bench."""
     found = [method_subject(key) for key in METHODS]
     kinds: tuple[tuple[str, Iterable[str], Callable[[str], Any], Callable[[str], Numbers]], ...] = (
         ("encoder", ENCODERS, ENCODERS.__getitem__, golden_parts.encoder_numbers),
@@ -71,12 +72,18 @@ def subjects() -> dict[str, Subject]:
         found += [_metric(key, name) for name in golden_parts.task_of(key).metrics()]
     areas = {
         "training": golden_areas.training_numbers,
-        "reading": golden_areas.reading_numbers,
+        "reading": golden_reading.reading_numbers,
         "evaluation": golden_areas.evaluation_numbers,
     }
     for area, measured in areas.items():
         where = f"{area.upper()} in kintsugi.core.versions"
         found.append(Subject(area, "areas.json", where, "kintsugi.core.versions", measured, partial(_area_uses, area)))
+    found.append(
+        Subject(
+            "bench", "areas.json", "EVALUATION (or the version of whatever else moved it) in kintsugi.core.versions",
+            "kintsugi.core.versions", golden_bench.bench_numbers, golden_bench.bench_uses,
+        )
+    )  # fmt: skip
     return {subject.name: subject for subject in found}
 
 
@@ -89,7 +96,7 @@ def chosen(patterns: Iterable[str]) -> dict[str, Subject]:
     """Subjects by name, by the last words of their name (``mmin``), or by a glob; without patterns all of :func:`own`.
 
     Raises:
-        UnknownName: a pattern that fits nothing.
+        UnknownName: a pattern that fits nothing. ConfigError: the name of a method whose file cannot be used.
     """
     wanted = list(patterns)
     if not wanted:
@@ -97,12 +104,18 @@ def chosen(patterns: Iterable[str]) -> dict[str, Subject]:
     known = subjects()
     found: dict[str, Subject] = {}
     for pattern in wanted:
+        kind, _, key = pattern.rpartition(" ")
+        current = METHODS.current(key) if kind in ("", "method") else key  # a method may have had another key before
         fitting = {
             name: subject
             for name, subject in known.items()
             if fnmatchcase(name, pattern) or fnmatchcase(name.partition(" ")[2], pattern)
-        }
+            or (current != key and name == f"method {current}")
+        }  # fmt: skip
         if not fitting:
+            with suppress(UnknownName):
+                if kind in ("", "method"):
+                    METHODS.card(key)  # which says what is wrong with its file, where that is why
             raise UnknownName("subject of golden numbers", pattern, [*known, *(n.partition(" ")[2] for n in known)])
         found |= fitting
     return found
@@ -123,10 +136,12 @@ def method_subject(key: str) -> Subject:
 
 def _method_uses(key: str) -> Mapping[str, int]:
     found: dict[str, int] = {}
-    for data in toys(METHODS[key].card).values():
-        task = data.schema.task
-        names = {f"method {key}", f"task {task.key}", "training", *names_in(build(METHODS[key], data.schema))}
-        found |= versions_of(names, task)
+    card = METHODS[key].card
+    used: list[tuple[Schema, Mapping[str, Any]]] = [(data.schema, {}) for data in toys(card).values()]
+    used += [(uneven(card).schema, other) for other in arguments(card)]
+    for schema, other in used:
+        names = {f"method {key}", f"task {schema.task.key}", "training", "mechanism mcar"}
+        found |= versions_of({*names, *names_in(build(METHODS[key], schema, **other))}, schema.task)
     return found
 
 
@@ -150,7 +165,7 @@ def _area_uses(area: str) -> Mapping[str, int]:
     if area != "reading":
         names |= {f"method {golden_areas.PLAIN}", "encoder vector", "mechanism mcar"}
     if area == "evaluation":
-        names.add("operator feature_noise")
+        names |= {f"operator {key}" for key in ("feature_noise", "feature_dropout", "sensor_noise")}
     found = versions_of(names, _any_task())
     for key in golden_parts.toy_tasks() if area != "reading" else ():
         task = golden_parts.task_of(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 from pathlib import Path
 from string import Template
 
@@ -11,7 +12,7 @@ from kintsugi.core.card import LEAVES, Card
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.files import replace_file
-from kintsugi.testing.style_tools import checkout, tidy
+from kintsugi.testing.style_tools import checkout, owner_of_name, tidy
 
 KINDS = ("model", "restorer", "strategy", "monitor")
 SLUG = re.compile(r"[a-z][a-z0-9_]{1,39}")
@@ -35,15 +36,20 @@ def write_method(key: str, leaf: str, kind: str = "model", out: str | Path | Non
         out: the file; default: its place in the source checkout.
 
     Raises:
-        UnknownName: no such leaf or kind. ConfigError: the key is no slug or is taken, the file exists, or there is no
-            source checkout and ``out`` is not given.
+        UnknownName: no such leaf or kind. ConfigError: the key is no slug, is taken or is the name of a module, the file
+            exists, or there is no source checkout and ``out`` is not given.
     """
-    if not SLUG.fullmatch(key) or keyword.iskeyword(key):
+    if keyword.iskeyword(key):
+        raise ConfigError(f"{key!r} is a keyword of Python, so no module can be called so; choose another key")
+    if not SLUG.fullmatch(key):
         raise ConfigError(f"{key!r} is no key: write 2 to 40 small letters, digits and underscores, the first a letter")
     if leaf not in LEAVES:
         raise UnknownName("leaf", leaf, LEAVES)
     if kind not in KINDS:
         raise UnknownName("kind of method", kind, KINDS)
+    taken = owner_of_name(key)
+    if taken:
+        raise ConfigError(f"{key!r} is the name of {taken}, which would be imported in its place; choose another key")
     owner = METHODS.current(key)
     if owner in METHODS:
         place = METHODS.entries[owner].file if owner in METHODS.entries else METHODS[owner]
@@ -78,13 +84,13 @@ def _place(key: str, leaf: str, out: str | Path | None) -> Path:
 def next_steps(key: str, file: Path) -> str:
     """What the author of a new method does next, with a BibTeX entry to paste."""
     inside = file.resolve().is_relative_to(METHODS.home)
-    plugin = "" if inside else f" --plugin {file}"
+    plugin = "" if inside else f" --plugin {shlex.quote(str(file))}"
     references = METHODS.home / "references.bib" if inside else file.with_name("references.bib")
     return "\n".join(
         [
             f"{file}: a small method that works; it is yours to change.",
             f"1. Write the method, its ablation and its check, and every text of the card that begins with {PLACEHOLDER!r}.",
-            f"2. Paste the paper's entry into {references}:",
+            f"2. Paste the paper's entry into {references}{', where its key stands in order' * inside}:",
             "",
             BIBTEX % key,
             "",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from kintsugi.contract import CHECKS
 from kintsugi.contract.promises import place_of
 from kintsugi.core.card import Card
-from kintsugi.core.citations import citation
+from kintsugi.core.citations import NAME, citation, read_bibliography
 from kintsugi.core.errors import KintsugiError, UnknownName
 from kintsugi.core.methods import METHODS
 from kintsugi.core.part import Part
@@ -30,7 +31,7 @@ GOLDEN = Path("tests/golden")  # in the source checkout
 
 @dataclass(frozen=True)
 class Result:
-    """How one step went; ``seconds`` by the clock, ``message``: what failed, or why it was skipped."""
+    """How one step went; ``seconds`` by the clock, ``message``: what failed, why it was skipped, or what else there is to say."""
 
     step: str
     state: Literal["ok", "failed", "skipped"]
@@ -54,7 +55,7 @@ class Subject:
     @property
     def flag(self) -> str:
         """How a command is told of it."""
-        return f" --plugin {self.file}" if self.file in METHODS.plugins else ""
+        return f" --plugin {shlex.quote(str(self.file))}" if self.file in METHODS.plugins else ""
 
 
 class _Skipped(Exception):
@@ -109,8 +110,8 @@ def _result(name: str, subject: Subject) -> Result:
     start = time.perf_counter()
     state: Literal["ok", "failed", "skipped"] = "failed"
     try:
-        STEPS[name](subject)
-        state, message = "ok", ""
+        said = STEPS[name](subject)
+        state, message = "ok", said or ""
     except (_Skipped, NotInstalled) as why:
         state, message = "skipped", str(why)
     except (AssertionError, KintsugiError) as error:
@@ -121,21 +122,40 @@ def _result(name: str, subject: Subject) -> Result:
 
 
 # the steps ------------------------------------------------------------------------------------------------------------
-def _card(subject: Subject) -> None:
-    """Nothing left of the template, a reference, docstrings, and the place that it says."""
+def _card(subject: Subject) -> str:
+    """Nothing left of the template, a reference in its place, docstrings, and the file that it says; of a plugin without a
+    reference, a word about that.
+    """
     card: Card = subject.cls.card
     left = placeholders(card, subject.cls.__doc__, _module_docstring(subject.cls))
     if left:
         raise AssertionError(f"still to be written, since it begins with {PLACEHOLDER!r}: {', '.join(left)}")
-    if subject.own:
-        try:
-            citation(subject.key)
-        except UnknownName as error:
-            raise AssertionError(
-                f"{error}; paste the paper's entry into {METHODS.home / 'references.bib'}, or say in the card by cite= whose "
-                f"entry it shares:\n{BIBTEX % card.citation_key}"
-            ) from error
     CHECKS["says_what_it_is"](subject.cls)
+    try:
+        citation(subject.key)
+    except UnknownName as error:
+        if not subject.own:
+            beside = (
+                "" if subject.file is None else f": {subject.file.with_name(NAME)} has no entry {card.citation_key!r}"
+            )
+            return f"no reference is given{beside}"
+        raise AssertionError(
+            f"{error}; paste the paper's entry into {METHODS.home / NAME}, or say in the card by cite= whose entry it "
+            f"shares:\n{BIBTEX % card.citation_key}"
+        ) from error
+    if subject.own:
+        _check_order(card.citation_key, list(read_bibliography(METHODS.home / NAME)))
+    return ""
+
+
+def _check_order(key: str, keys: Sequence[str]) -> None:
+    """Entries stand in the order of their keys, so that two people who add one seldom touch the same lines."""
+    place = keys.index(key)
+    near = keys[max(0, place - 1) : place + 2]
+    if near != sorted(near):
+        before = max((other for other in keys if other < key), default="")
+        where = f"after {before!r}" if before else "first"
+        raise AssertionError(f"entries of {METHODS.home / NAME} stand in the order of their keys; put {key!r} {where}")
 
 
 def _module_docstring(cls: type[Part]) -> str | None:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import kintsugi
@@ -39,7 +40,7 @@ def style_faults(file: Path) -> list[str]:
     faults = _lines(_ruff("check", file, "--output-format", "concise"))
     done = _ruff("format", file, "--check")
     if done.returncode == 1:
-        words = [word for word in done.args[3:] if word not in ("--no-cache", "--quiet", "--check")]
+        words = [word for word in done.args[4:] if word not in ("--no-cache", "--quiet", "--check")]
         faults.append(f"it is not formatted; run: {shlex.join(['ruff', *words])}")
     elif done.returncode:
         faults += [line for line in _lines(done) if line not in faults]
@@ -79,6 +80,9 @@ def type_faults(file: Path) -> list[str]:
     own = [f"{file}:{message}" for start, _, message in places if _is(Path(f"{start}.py"), file)]
     if own or done.returncode in (0, 1):  # 1 without a line of its own: another file's
         return own
+    owner = owner_of_name(file.stem)
+    if owner:
+        return [f"mypy cannot look at {file}: it takes {file.name} for {owner}; give the file another name"]
     return _lines(done)[-5:] or [f"mypy ended with status {done.returncode} and said nothing"]
 
 
@@ -89,11 +93,22 @@ def _is(named: Path, file: Path) -> bool:
     )
 
 
+def owner_of_name(name: str) -> str:
+    """Whose a module's name is already: ``the standard library's json``, ``the package torch``; "": nobody's."""
+    if name in sys.stdlib_module_names:
+        return f"the standard library's {name}"
+    return f"the package {name}" if name == "kintsugi" or name in packages_distributions() else ""
+
+
 def _run(tool: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     if importlib.util.find_spec(tool) is None:
         raise NotInstalled(f"{tool} is not installed; pip install {tool}")
     return subprocess.run(
-        [sys.executable, "-m", tool, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", tool, *arguments],  # -P: a module of the folder is looked at, and never run
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -28,12 +28,13 @@ WHOLE = ("training", "reading", "evaluation")  # what is registered nowhere; see
 def names_in(pipeline: Pipeline) -> list[str]:
     """What a pipeline is made of, sorted: ``method mmin``, ``encoder vector``, ``operator fog`` …
 
-    What it holds (:func:`~kintsugi.core.components.names_held`), with the operators and mechanisms of its parts; and, unless
+    What it holds (:func:`~kintsugi.core.components.names_held`), with operators and mechanisms in attributes of its modules,
+    alone or in lists and mappings; and, unless
     every model reads inputs without encoders, the encoders of all its modalities, since a strategy may make models in training.
     """
     names = names_held(pipeline)
     parts = [module for module in pipeline.modules() if isinstance(module, Part)]
-    names.update(name for part in parts for value in vars(part).values() for name in components_of(value))
+    names.update(name for module in pipeline.modules() for name in components_of(vars(module)))
     if any(isinstance(part, Model) and part.encoding == "separate" for part in parts):
         names.update(f"encoder {m.kind}" for m in pipeline.schema.modalities if m.kind in ENCODERS)
     return sorted(names)

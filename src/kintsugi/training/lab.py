@@ -11,7 +11,7 @@ from torch import Tensor
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.data import Splits
-from kintsugi.core.methods import switched_off
+from kintsugi.core.methods import made, switched_off
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Modality, Schema, Task
@@ -73,7 +73,7 @@ class Lab:
             chosen = {**self.hyper, **hyper}
             if self.off:
                 return switched_off(self.method, self.schema, **chosen)
-            return self.method.pipeline(self.schema, **chosen)
+            return made(self.method, self.schema, **chosen)
 
     def trained(self, **hyper: Any) -> Pipeline:
         """Trained on the toy's training rows."""
