@@ -523,6 +523,14 @@ def test_an_argument_that_belongs_to_the_estimator_is_refused() -> None:
         kg.register(card)(Mine)
 
 
+def test_a_card_with_a_task_that_is_not_there_is_refused() -> None:
+    from dataclasses import replace
+
+    card = replace(METHODS.card("mean_fusion"), tasks=("clasification",))
+    with pytest.raises(UnknownName, match="task of card 'mean_fusion': 'clasification'; did you mean 'classification'"):
+        kg.register(card)(type("Mine", (kg.Model,), {}))
+
+
 def test_the_names_of_the_estimator_are_those_that_are_refused() -> None:
     import inspect
 

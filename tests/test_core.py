@@ -316,7 +316,9 @@ def test_a_card_must_not_leave_out_what_a_page_is_made_of(name: str) -> None:
         ("version", True, "'mine': version is a whole number, not True"),
         ("joint", 1, "'mine': joint is True or False, not 1"),
         ("confidence", "sure", "'mine': confidence is low, medium or high, not 'sure'"),
-        ("modalities", 2, r"'mine': modalities is \(least, most\), not 2"),
+        ("modalities", (3, 1), r"'mine': modalities is \(least, most\)"),
+        ("modalities", (2, "x"), r"'mine': modalities is \(least, most\)"),
+        ("modalities", 2, r"'mine': modalities is \(least, most\), of 1 or more, .* not 2"),
     ],
 )
 def test_a_strange_card_is_refused_in_the_user_s_words(field: str, value: object, message: str) -> None:

@@ -265,7 +265,8 @@ def test_converted_documents_are_sound(path: Path) -> None:
     directives.register_directive("code-block", CodeBlock)
     text = markdown_pages.convert(path.read_text(encoding="utf-8"))
     tree = publish_doctree(text, settings_overrides={"report_level": 5, "halt_level": 5})
-    problems = [node.astext() for node in tree.findall(lambda n: n.tagname == "system_message")]
+    said = [node.astext() for node in tree.findall(lambda n: n.tagname == "system_message")]
+    problems = [text for text in said if "Duplicate implicit target" not in text]  # each version has its "Added"
     assert problems == []
     links = re.findall(r"\]\((https?://[^)]+)\)", path.read_text(encoding="utf-8"))
     assert len([n for n in tree.findall(lambda n: n.tagname == "reference") if n.get("refuri")]) >= len(links)

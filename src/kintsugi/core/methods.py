@@ -18,7 +18,7 @@ from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.model import Model
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.schema import Schema
+from kintsugi.core.schema import TASKS, Schema
 
 if TYPE_CHECKING:
     from kintsugi.core.lab import Lab
@@ -45,6 +45,7 @@ def register(card: Card) -> Callable[[P], P]:
     """Class decorator: this class is the method of that card.
 
     Raises:
+        UnknownName: a task that is not registered.
         ConfigError: its key is taken, its card cannot be read from the text of its file, an argument has a name that
             belongs to the estimator, or arguments have no names.
     """
@@ -62,6 +63,9 @@ def register(card: Card) -> Callable[[P], P]:
                 f"method {card.key!r}: {', '.join(clash)} belongs to Classifier and Regressor, so it would never reach the "
                 "method; give its argument another name"
             )
+        for task in card.tasks:
+            if task not in TASKS:
+                raise UnknownName(f"task of card {card.key!r}:", task, TASKS)
         cls.card = card
         METHODS.add(cls, card)
         return cls

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kintsugi import __version__
 from kintsugi.core.catalogue import HOME
 from kintsugi.core.components import versions_held
-from kintsugi.core.encoder import own_encoders
+from kintsugi.core.encoder import check_encoders, own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
 from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
 from kintsugi.core.methods import METHODS, address, part_class
@@ -118,6 +118,7 @@ def load(
         UnknownName: it was saved with a method that is not registered here.
         ConfigError: encoders of the user's own that the model was built with are not given, or others are.
     """
+    check_encoders(encoders)
     source = Path(folder)
     config, weights = _read(source)
     _check_encoders(config, encoders or {})
@@ -193,8 +194,9 @@ def _version(config: Mapping[str, Any], name: str, source: Path) -> int:
 
 def _check_versions(config: Mapping[str, Any], versions: Mapping[str, int], source: Path) -> None:
     """Of what has no way to be read as it was: encoders, task, reading. Methods were looked at when they were built."""
+    reads = isinstance(config["extra"], dict) and bool(config["extra"].get("reading"))
     for name, now in versions.items():
-        if name.startswith("method ") or (name == "reading" and not config["extra"].get("reading")):
+        if name.startswith("method ") or (name == "reading" and not reads):
             continue
         version = _version(config, name, source)
         if version != now:
@@ -288,7 +290,6 @@ def _config(source: Path) -> dict[str, Any]:
         not isinstance(parts, dict)
         or "model" not in parts
         or not all(isinstance(saved, dict) for saved in parts.values())
-        or not isinstance(config["extra"], dict)
         or not isinstance(config.get("versions", {}), dict)
         or not all(isinstance(saved.get("own_encoders", []), list) for saved in parts.values())
     ):
