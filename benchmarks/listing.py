@@ -123,13 +123,17 @@ def main() -> None:
         }
         cpu_seconds(commands["kintsugi --version"], Path(folder))  # compiles what every command imports
         first = cpu_seconds(commands["kintsugi methods"], Path(folder))
-        taken = {
-            name: statistics.median(cpu_seconds(c, Path(folder)) for _ in range(options.runs))
-            for name, c in commands.items()
-        }
-        base = taken["kintsugi --version"]
-        for name, seconds in taken.items():
-            print(f"{name:32} {seconds:.3f} CPU s, {seconds - base:+.3f} against --version")
+        seconds: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(options.runs):  # in turn, so that whatever else the machine does falls on all alike
+            for name, command in commands.items():
+                seconds[name].append(cpu_seconds(command, Path(folder)))
+        base = seconds["kintsugi --version"]
+        for name, runs in seconds.items():
+            more = [run - version for run, version in zip(runs, base, strict=True)]
+            print(
+                f"{name:32} {statistics.median(runs):.3f} CPU s, {statistics.median(more):+.3f} against --version "
+                f"({min(more):+.3f} to {max(more):+.3f})"
+            )
         print(f"{'kintsugi methods, first time':32} {first:.3f} CPU s (compiles the files)")
 
 

@@ -228,7 +228,7 @@ def test_an_interrupted_look_at_the_files_leaves_no_half_of_it(
     found = catalogue()
     with monkeypatch.context() as patch:
         patch.setattr(
-            "kintsugi.core.catalogue.fault", lambda file: (_ for _ in ()).throw(stop) if file.stem == "b" else ""
+            "kintsugi.core.catalogue.fault", lambda file, _: (_ for _ in ()).throw(stop) if file.stem == "b" else ""
         )
         with pytest.raises(stop):
             len(found)
@@ -298,12 +298,12 @@ def test_a_file_that_was_compiled_is_not_compiled_again_until_it_changes(
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = home / "twice.py"
     file.write_text(good("twice"))
-    assert fault(file) == ""
+    assert fault(file, file.read_text()) == ""
     monkeypatch.setattr("kintsugi.core.card_text.SourceFileLoader", None)
-    assert fault(file) == ""
+    assert fault(file, file.read_text()) == ""
     file.write_text(good("twice") + "\ndef broken(:\n")
     with pytest.raises(TypeError):
-        fault(file)
+        fault(file, file.read_text())
 
 
 def test_one_key_in_two_files_is_named(home: Path, catalogue: Read) -> None:
@@ -351,7 +351,7 @@ def _packages() -> list[tuple[str, ...]]:
     [
         "import kintsugi as kg; kg.methods.list(); kg.methods.card('mmin')",
         "import kintsugi as kg; kg.methods.citation('mmin')",
-        "from kintsugi.commands.listings import method_tree; method_tree('missing/*', None)",
+        "from kintsugi.commands.method_list import method_tree; method_tree('missing/*', None)",
     ],
 )
 def test_listing_imports_neither_torch_nor_pandas_nor_a_method(statement: str) -> None:

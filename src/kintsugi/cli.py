@@ -384,16 +384,17 @@ def methods(
 
     - `kintsugi methods mmin`
     """
-    from rich.console import Console
-
-    from kintsugi.commands.listings import method_card, method_tree
     from kintsugi.core.catalogue import METHODS
 
     if METHODS.current(pattern) in METHODS:
         from rich.console import Console
 
+        from kintsugi.commands.listings import method_card
+
         method_card(Console(), METHODS.current(pattern))
     else:
+        from kintsugi.commands.method_list import method_tree
+
         method_tree(pattern, task)
 
 

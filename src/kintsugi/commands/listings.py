@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from kintsugi.core.errors import UnknownName
+from kintsugi.core.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-    from kintsugi.core.card import Card
 
 
 def _facts(title: str) -> Table:
@@ -28,44 +25,6 @@ def _facts(title: str) -> Table:
 
 
 # methods --------------------------------------------------------------------------------------------------------------
-def method_tree(pattern: str, task: str | None) -> None:
-    """Print the methods that match, by their place in the taxonomy, and what could not be read.
-
-    Raises:
-        UnknownName: no method or leaf of that name, or no such task. ConfigError: the file of that method cannot be used.
-    """
-    import typer  # of which printing needs no more than this; rich alone costs as much as reading 250 cards
-
-    from kintsugi.core.catalogue import METHODS
-
-    keys = METHODS.names(pattern, task)
-    if not keys:
-        if task is not None and not METHODS.names("*", task):
-            raise UnknownName("task", task, {task for key in METHODS for task in METHODS.card(key).tasks})
-        with suppress(UnknownName):
-            METHODS.card(pattern.rpartition("/")[2])  # which says what is wrong with its file, where that is why
-        raise UnknownName("method or leaf", pattern, METHODS)
-    lines, leaf = [f"{typer.style('methods', bold=True)} ({len(keys)})"], ""
-    for card in sorted(map(METHODS.card, keys), key=lambda card: (card.leaf, card.key)):
-        if card.leaf != leaf:
-            leaf = card.leaf
-            lines.append(typer.style(leaf, fg="cyan"))
-        lines.append(f"  {typer.style(card.key, bold=True)}  {_name(card)}")
-    typer.echo("\n".join(lines))
-    for file, why in METHODS.problems.items():
-        typer.echo(f"{typer.style('cannot be used:', fg='red')} {file}: {why}", err=True)
-
-
-def _name(card: Card) -> str:
-    """Name and venue of a method; of one from outside that brings no reference its name alone."""
-    from kintsugi.core.citations import citation
-
-    try:
-        return f"{card.name}, {citation(card.key).short}"
-    except UnknownName:
-        return card.name
-
-
 def method_card(console: Console, key: str) -> None:
     """The card of one method."""
     from kintsugi.core.citations import citation
@@ -76,6 +35,8 @@ def method_card(console: Console, key: str) -> None:
         paper = citation(key).text
     except UnknownName:
         paper = "no reference is given"
+    except ConfigError as error:
+        paper = str(error)
     table = _facts(f"{card.name} ({key})")
     lines = {
         "paper": paper,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from typing import Any, Literal, Self
 
 from kintsugi.core.errors import ConfigError, UnknownName
@@ -65,22 +66,19 @@ class Card:
     cost: Level = "low"
 
     def __new__(cls, *args: Any, **given: Any) -> Self:  # before the constructor, whose TypeError names no remedy
-        known = {field.name: field for field in fields(cls)}
+        sorts, needed = _fields()
         key = given.get("key", args[0] if args else "?")
         for name in given:
-            if name not in known:
-                raise UnknownName(f"field of card {key!r}:", name, known)
-        lacking = [
-            name for name, field in list(known.items())[len(args) :]
-            if field.default is MISSING and name not in given and given
-        ]  # fmt: skip
-        if lacking:
+            if name not in sorts:
+                raise UnknownName(f"field of card {key!r}:", name, sorts)
+        lacking = [name for name in needed[len(args) :] if name not in given]
+        if lacking and given:
             raise ConfigError(f"card {key!r}: {' and '.join(lacking)} must be said")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self._check_sort(field.name, getattr(self, field.name), str(field.type))
+        for name, sort in _fields()[0].items():
+            self._check_sort(name, getattr(self, name), sort)
         if self.leaf not in LEAVES:
             raise UnknownName(f"leaf of card {self.key!r}:", self.leaf, LEAVES)
         for imperfection in self.imperfection:
@@ -118,3 +116,12 @@ class Card:
     def citation_key(self) -> str:
         """Under which its paper stands in ``references.bib``."""
         return self.cite or self.key
+
+
+@cache
+def _fields() -> tuple[dict[str, str], tuple[str, ...]]:
+    """Name -> type of every field, as it is written, and the names of those without a default."""
+    return (
+        {field.name: str(field.type) for field in fields(Card)},
+        tuple(field.name for field in fields(Card) if field.default is MISSING),
+    )

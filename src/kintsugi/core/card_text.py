@@ -6,11 +6,11 @@ import ast
 import importlib.util
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
 
 from kintsugi.core.card import Card
 from kintsugi.core.errors import ConfigError, KintsugiError
@@ -47,16 +47,21 @@ def read_cards(file: Path, module: str) -> list[CardText]:
     Raises:
         ConfigError: the file cannot be read, or a card is not made of literals; names the line and the nearest field.
     """
-    text = source_of(file)
-    lines = _in_code(_lines_with(("register", "variant"), text), text)
+    return cards_of(source_of(file), file, module)
+
+
+def cards_of(text: str, file: Path, module: str) -> list[CardText]:
+    """:func:`read_cards` of a text that was read already."""
+    lines = _lines_with(("register", "variant"), text)
     starts = {line: match.end() for line in lines if (match := START.match(text, line))}
-    unread = [line for line in lines if line not in starts and OTHER.match(text, line)]
-    if unread:
+    lines = _in_code([line for line in lines if line in starts or OTHER.match(text, line)], text)
+    unread = next((line for line in lines if line not in starts), None)
+    if unread is not None:
         raise ConfigError(
-            f"line {_number(text, unread[0])}: no card can be read there; write it out at the top level of the file, as "
+            f"line {_number(text, unread)}: no card can be read there; write it out at the top level of the file, as "
             "@register(Card(key=..., ...)) above a class, or variant(Card(key=..., ...), of=...)"
         )
-    return [_card(text, start, module, file) for start in starts.values()]
+    return [_card(text, starts[line], module, file) for line in lines]
 
 
 def _number(text: str, place: int) -> int:
@@ -107,36 +112,21 @@ def source_of(file: Path) -> str:
 
 def _card(text: str, start: int, module: str, file: Path) -> CardText:
     line = _number(text, start)
-    depth = 0
-    for token in TOKEN.finditer(text, start):
-        depth += (token[0] in "([{") - (token[0] in ")]}")
-        if token[0] == ")" and not depth:
-            break
-    else:
-        raise ConfigError(f"line {line}: the card's brackets are not closed")
-    try:
-        call = ast.parse(text[start : token.end()], mode="eval").body
-    except SyntaxError as error:
-        raise ConfigError(f"line {line + (error.lineno or 1) - 1}: the card is no Python ({error.msg})") from error
-    except (ValueError, RecursionError, MemoryError) as error:  # what the parser makes of nesting and of odd characters
-        raise ConfigError(f"line {line}: the card is too deeply nested, or no text ({error})") from error
-    assert isinstance(call, ast.Call)
-    fields: dict[str, Any] = {}
-    for place in call.args:
+    call = _call(text, start, line)
+    if call.args:
         raise ConfigError(
-            f"line {line + place.lineno - 1}: say the field's name: {ast.unparse(place)[:40]} is without one"
+            f"line {line + call.args[0].lineno - 1}: say the field's name: {ast.unparse(call.args[0])[:40]} is without one"
         )
     for keyword in call.keywords:
-        where = f"line {line + keyword.value.lineno - 1}: the card"
         if keyword.arg is None:
-            raise ConfigError(f"{where} is no literal: write its fields out in place of **{ast.unparse(keyword.value)}")
-        try:
-            fields[keyword.arg] = ast.literal_eval(keyword.value)
-        except (ValueError, TypeError, MemoryError, RecursionError) as error:
             raise ConfigError(
-                f"{where}'s {keyword.arg} is no literal: write the value itself in place of "
-                f"{ast.unparse(keyword.value)[:60]}"
-            ) from error
+                f"line {line + keyword.value.lineno - 1}: the card is no literal: write its fields out in place of "
+                f"**{ast.unparse(keyword.value)}"
+            )
+    try:
+        fields = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise _no_literal(call, line) from error
     try:
         return CardText(Card(**fields), module, file, line)
     except KintsugiError as error:
@@ -145,9 +135,47 @@ def _card(text: str, start: int, module: str, file: Path) -> CardText:
         raise ConfigError(f"line {line}: the card is empty; key, name and leaf are the least ({error})") from error
 
 
+def _no_literal(call: ast.Call, line: int) -> ConfigError:
+    """Which field it is."""
+    for keyword in call.keywords:
+        try:
+            ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, MemoryError, RecursionError):
+            return ConfigError(
+                f"line {line + keyword.value.lineno - 1}: the card's {keyword.arg} is no literal: write the value itself "
+                f"in place of {ast.unparse(keyword.value)[:60]}"
+            )
+    return ConfigError(f"line {line}: the card is no literal")
+
+
+def _call(text: str, start: int, line: int) -> ast.Call:
+    """``Card(...)`` that begins at a place."""
+    close = text.find("\n)", start)  # where a formatted file ends its decorator; what is written otherwise takes longer
+    if close >= 0:
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            body = ast.parse(text[start:close], mode="eval").body
+            if isinstance(body, ast.Call):
+                return body
+    depth = 0
+    for token in TOKEN.finditer(text, start):
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+        if token[0] == ")" and not depth:
+            break
+    else:
+        raise ConfigError(f"line {line}: the card's brackets are not closed")
+    try:
+        body = ast.parse(text[start : token.end()], mode="eval").body
+    except SyntaxError as error:
+        raise ConfigError(f"line {line + (error.lineno or 1) - 1}: the card is no Python ({error.msg})") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # what the parser makes of nesting and of odd characters
+        raise ConfigError(f"line {line}: the card is too deeply nested, or no text ({error})") from error
+    assert isinstance(body, ast.Call)
+    return body
+
+
 # can it be imported? --------------------------------------------------------------------------------------------------
-def fault(file: Path) -> str:
-    """Why importing a file would fail, as far as can be told without doing it; "" where nothing is seen.
+def fault(file: Path, text: str) -> str:
+    """Why importing a file with this text would fail, as far as can be told without doing it; "" where nothing is seen.
 
     Python's own cache of compiled files says that a file compiled; only one that has changed since is compiled again.
     """
@@ -157,7 +185,6 @@ def fault(file: Path) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         return f"line {line}: {getattr(error, 'msg', error)}" if line else f"it cannot be compiled ({error})"
-    text = source_of(file)
     if all(map(_there, set(IMPORT.findall(text)))):
         return ""
     imports = {match.start(): match[1] for match in IMPORT.finditer(text)}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kintsugi.core.card import Card
-from kintsugi.core.card_text import CardText, fault, read_cards, source_of
+from kintsugi.core.card_text import CardText, cards_of, fault, read_cards, source_of
 from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
 
 HOME = Path(__file__).parent.parent / "methods"
@@ -33,10 +33,11 @@ class _Scan:
     def read(self, file: Path, module: str) -> bool:
         """Take the cards of a file; one that is broken gives none. True: it holds cards, or is broken."""
         try:
-            texts = read_cards(file, module)
+            source = source_of(file)
+            texts = cards_of(source, file, module)
             for text in texts:
                 self._take(text)
-            why = fault(file) if texts else ""
+            why = fault(file, source) if texts else ""
         except KintsugiError as error:
             texts, why = [], str(error)
         if why:

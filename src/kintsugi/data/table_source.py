@@ -311,7 +311,7 @@ def _weights(values: pd.Series, name: str) -> Tensor:
             f"{name}: weight column {values.name!r}, row {wrong[0]} (counted from 0) holds {values.array[wrong[0]]}; "
             "weights are numbers from 0 up"
         )
-    return torch.from_numpy(numbers).float()
+    return torch.from_numpy(numbers.astype(np.float32))
 
 
 def _cells(values: pd.Series) -> Any:

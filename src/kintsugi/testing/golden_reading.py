@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kintsugi.core.files import replace_file
 from kintsugi.data.readers import audio, image, series, tabular, text, vector
 from kintsugi.data.table import Table
 from kintsugi.testing.golden_measures import plain
@@ -92,7 +93,7 @@ def _divided(folder: Path) -> Numbers:
             "who": [row // 4 for row in range(rows)],
         }
     )
-    frame.drop(columns="code").to_csv(folder / "words.csv", index=False)
+    replace_file(folder / "words.csv", frame.drop(columns="code").to_csv(index=False).encode())
     note, code = {"note": text("note", length=8)}, {"code": vector("code")}
     words = Table.from_csv(folder / "words.csv", modalities=note, target="class").batch(torch.arange(rows))
     found: dict[str, Numbers] = {"words": sha(words.inputs["note"], words.present)}
