@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     (r"py:class", r".*\[.*"),  # a generic type that was cut at its first comma
     (
         r"py:class",
-        r"(Keep|Asked|Numbers|Gt|Ge|Le|MinLen|FieldInfo|PydanticUndefined|(.*\.)?Annotated|Unit|Floats|Bools|.*\._\w+(\.\w+)?)",
+        r"(Keep|Asked|About|Numbers|Gt|Ge|Le|MinLen|FieldInfo|PydanticUndefined|(.*\.)?Annotated|Unit|Floats|Bools|.*\._\w+(\.\w+)?)",
     ),  # aliases of types, private names
 ]
 suppress_warnings = ["ref.python"]  # two classes of one name: the link goes to either, and both say what they are

@@ -112,7 +112,7 @@ def made_with_that_differs(a: Sequence[Record], b: Sequence[Record]) -> dict[Uni
     """Unit -> what its trials were made with that differs; units without a difference are absent.
 
     Trials of one seed are compared with each other, and all of a unit with all, since one store may have more seeds. Where
-    neither store knows anything of a trial, :data:`~kintsugi.bench.made_with.UNKNOWN` stands for it.
+    neither store knows anything of a trial, ``UNKNOWN`` stands for it.
 
     Args:
         a, b: those records of the two stores that are compared.

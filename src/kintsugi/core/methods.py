@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 P = TypeVar("P", bound=type[Part])
-Check = TypeVar("Check", bound="Callable[[Lab], None]")
+F = TypeVar("F", bound="Callable[[Lab], None]")
 
 # What Classifier and Regressor take themselves: a method's argument of such a name could never be given.
 ESTIMATORS_OWN = frozenset({
@@ -100,10 +100,10 @@ def ablation_of(method: type[Part], **values: Any) -> Callable[[P], P]:
     return add
 
 
-def check_of(method: type[Part]) -> Callable[[Check], Check]:
+def check_of(method: type[Part]) -> Callable[[F], F]:
     """Decorator of the function ``check(lab)`` that asserts a method's defining property, and fails on its ablation."""
 
-    def add(check: Check) -> Check:
+    def add(check: F) -> F:
         method.mechanism = staticmethod(check)
         return check
 

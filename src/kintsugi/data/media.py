@@ -90,7 +90,7 @@ class ImageReader(Reader):
 def image(column: str, size: int | tuple[int, int] | None = None, channels: int | None = None) -> ImageReader:
     """Pictures as float32 ``[C, H, W]`` in [0, 1].
 
-    Cells are paths, bytes of a picture (:data:`FORMATS`), or arrays ``(H, W)`` or ``(H, W, C)`` of integers (full
+    Cells are paths, bytes of a picture (``FORMATS``), or arrays ``(H, W)`` or ``(H, W, C)`` of integers (full
     scale: their type's, 255 where they are wider than 16 bits) or floats in [0, 1]. The orientation that a camera
     noted is applied, transparency is dropped, of several frames the first is taken.
 

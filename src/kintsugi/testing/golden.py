@@ -1,7 +1,7 @@
 """Golden numbers: what everything registered gave when its version was last raised, and what it gives today.
 
 Whoever changes numbers raises a version, so that results and saved models of before are not taken for those of today.
-``kintsugi golden`` (:mod:`kintsugi.commands.golden`) says what moved; ``kintsugi golden --renew`` writes the numbers anew,
+``kintsugi golden`` says what moved; ``kintsugi golden --renew`` writes the numbers anew,
 and refuses where no version was raised.
 """
 
