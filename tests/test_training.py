@@ -1583,3 +1583,14 @@ def test_strategies_that_do_not_work_here_are_refused_before_training() -> None:
 
     with pytest.raises(ConfigError, match="Averaging looks at the weights after every step"):
         fit(Pipeline(Averaging(data.train.schema)), data, strategy="fsdp")
+
+
+def test_a_checkpoint_belongs_to_an_encoder_of_one_structure_whatever_its_first_weights() -> None:
+    data = splits()
+
+    def name(activation: nn.Module) -> str:
+        own = {"m0": nn.Sequential(nn.Linear(5, DIM), activation)}  # weights are drawn anew each time
+        return Trainer(progress=False)._name_run(build("mean_fusion", data.train.schema, encoders=own), data)
+
+    assert name(nn.ReLU()) == name(nn.ReLU())
+    assert len({name(nn.ReLU()), name(nn.Tanh()), name(nn.Dropout(0.1)), name(nn.Dropout(0.2))}) == 4

@@ -146,10 +146,21 @@ def _feed_tensor(digest: Any, values: Tensor) -> None:
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
+def structure_digest(module: nn.Module) -> bytes:
+    """SHA-256 of what a module is, without its weights: classes and plain attributes of all modules inside, 32 bytes."""
+    digest = hashlib.sha256()
+    _feed_structure(digest, module)
+    return digest.digest()
+
+
 def _feed_module(digest: Any, module: nn.Module) -> None:
-    """State does not tell ReLU from GELU, nor one dropout from another."""
     _put(digest, b"module", type(module).__qualname__.encode())
     _feed(digest, dict(module.state_dict()))
+    _feed_structure(digest, module)
+
+
+def _feed_structure(digest: Any, module: nn.Module) -> None:
+    """State does not tell ReLU from GELU, nor one dropout from another."""
     own = vars(nn.Module()).keys()
     for name, each in module.named_modules():
         _put(digest, b"submodule", f"{name} {type(each).__module__}.{type(each).__qualname__}".encode())

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data, Splits
-from kintsugi.core.encoder import evaluating, own_encoders
+from kintsugi.core.encoder import UserEncoder, evaluating, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss
 from kintsugi.core.methods import address
 from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Strategy
-from kintsugi.data.content import content_digest
+from kintsugi.data.content import content_digest, structure_digest
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.loaders import batches, count, order
 from kintsugi.training import checkpoint as saved
@@ -351,7 +351,10 @@ class Trainer:
                     f"an argument of {type(part).__name__} is {error}; or train without checkpoint=, since nobody could "
                     "tell whether a checkpoint belongs to this run"
                 ) from error
-            parts.append([path, _part_name(part), arguments, part.own_encoders])
+            encoders = {
+                m.modality.name: structure_digest(m.module) for m in part.modules() if isinstance(m, UserEncoder)
+            }
+            parts.append([path, _part_name(part), arguments, encoders])
         own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
         task = pipeline.schema.task
         names = [*names_in(pipeline), f"task {task.key}", "training", "reading"]
