@@ -26,7 +26,7 @@ FILE = '''"""A generated method: a weighted mean of what is there, number {numbe
 
 from __future__ import annotations
 
-from kintsugi.core import Card, Features, Fused, Lab, Model, Schema, ablation_of, check_of, register
+from kintsugi.core import Card, Features, Fused, Lab, Model, Schema, ablation_of, claims_of, register
 
 
 @register(
@@ -70,7 +70,7 @@ class Zero{number}(Generated{number}):
         return Fused.vector(0 * super().fuse(features).pooled())
 
 
-@check_of(Generated{number})
+@claims_of(Generated{number})
 def has_its_gain(lab: Lab) -> None:
     """See the card's ``check``."""
     model = lab.pipeline().model

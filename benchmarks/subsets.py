@@ -51,7 +51,7 @@ def main() -> None:
     for method in ("late_fusion", "mean_fusion", "mmin"):
         torch.manual_seed(0)
         pipeline = create(method, data.schema)
-        for _, part in pipeline.named_parts():
+        for _, part in pipeline.named_components():
             part.clock.stage = pipeline.plan()[-1][1].name
         seconds = interleaved(
             5,

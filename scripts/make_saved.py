@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 
 import kintsugi as kg
 from kintsugi.cli import app
-from kintsugi.contract import ask, build, mixed
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import METHODS
 from kintsugi.core.store import save
 from kintsugi.imperfect.missing import parse_mechanism
-from kintsugi.training.lab import toy
+from kintsugi.testing import ask, build, mixed
+from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer
 
 SMALL: dict[str, dict[str, Any]] = {

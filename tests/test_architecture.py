@@ -63,7 +63,7 @@ def test_an_import_up_the_chain_is_seen(source: str, module: str) -> None:
         ("import torch\nfrom pandas import DataFrame", "kintsugi.core.model"),
         ("import kintsugi\nprint(kintsugi.__version__)", "kintsugi.evaluation.results"),
         ("from kintsugi import __version__", "kintsugi.core.store"),
-        ("from kintsugi.demo import data", "kintsugi.contract"),
+        ("from kintsugi.demo import data", "kintsugi.testing"),
         ("import kintsugi as kg\nkg.evaluate()", "kintsugi.demo"),
     ],
 )
@@ -84,14 +84,14 @@ def test_a_method_imports_at_its_top_what_methods_are_made_of_and_no_more(file: 
 @pytest.mark.parametrize(
     "source",
     [
-        "from kintsugi.training.lab import Lab",
+        "from kintsugi.testing.fixture import Lab",
         "from kintsugi.data.dataset import Dataset",
         "import kintsugi.evaluation",
         "from kintsugi import training",
         "from ....training import lab",
         "import kintsugi as kg\nTABLE = kg.Table",
         "class A:\n    from kintsugi.data import splits",
-        "try:\n    import kintsugi.contract\nexcept ImportError:\n    raise",
+        "try:\n    import kintsugi.testing\nexcept ImportError:\n    raise",
     ],
 )
 def test_a_method_that_imports_too_much_at_its_top_is_seen(source: str) -> None:
@@ -104,7 +104,7 @@ def test_a_method_that_imports_too_much_at_its_top_is_seen(source: str) -> None:
         "from kintsugi.core import Card, Model",
         "from kintsugi.layers.mlp import mlp\nfrom kintsugi.losses.distance import mse",
         "def check(lab):\n    from kintsugi.data.dataset import Dataset",
-        "if TYPE_CHECKING:\n    from kintsugi.training.lab import Lab",
+        "if TYPE_CHECKING:\n    from kintsugi.testing.fixture import Lab",
         "from kintsugi.methods.general.mean_fusion import MeanFusion",
         "import torch\nfrom pandas import DataFrame",
     ],

@@ -26,8 +26,8 @@ from kintsugi.imperfect.corruption import Compose, Correlated, OneOf, Sometimes,
 from kintsugi.imperfect.operator import OPERATORS
 from kintsugi.methods.corrupted.augmentation.corruption_augmentation import NOISE, CorruptionAugmentation, up_to
 from kintsugi.tasks import Classification
+from kintsugi.testing.fixture import toy
 from kintsugi.training import checkpoint as saved
-from kintsugi.training.lab import toy
 from kintsugi.training.trainer import Trainer
 
 KEY = "corruption_augmentation"

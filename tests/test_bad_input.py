@@ -24,7 +24,7 @@ import kintsugi as kg
 from kintsugi.core import store
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
 from kintsugi.core.methods import METHODS, arguments
-from kintsugi.training.lab import toy
+from kintsugi.testing.fixture import toy
 
 Image = pytest.importorskip("PIL.Image")
 soundfile = pytest.importorskip("soundfile")

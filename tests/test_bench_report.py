@@ -392,7 +392,7 @@ def linear(colour: str) -> Any:
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
-def lab(rgb: Any) -> Any:
+def fixture(rgb: Any) -> Any:
     """CIELAB, white point D65."""
     x = XYZ @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
     f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
@@ -406,7 +406,7 @@ def test_colours_differ_for_colour_blind_eyes(theme: int, sight: str) -> None:
     colours = re.findall(r"--m\d: (#\w{6})", re.findall(r"--m0: #.*", style)[theme])
     card = re.findall(r"--card: (#\w{6})", style)[theme]
     assert len(set(colours)) == 8
-    seen = [lab(np.array(SIGHT[sight]) @ linear(c)) for c in colours]
+    seen = [fixture(np.array(SIGHT[sight]) @ linear(c)) for c in colours]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 12  # 2 can just be told apart side by side
     for colour in colours:  # WCAG 2.2, 1.4.11: 3 to 1 for graphics
         dim, bright = sorted(XYZ[1] @ linear(c) for c in (colour, card))

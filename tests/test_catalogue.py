@@ -41,7 +41,7 @@ from kintsugi.core import Card, Model, register
 class Mine(Model):
     """The plain host again."""
 
-    off = {{"dim": 3}}
+    ablation = {{"dim": 3}}
 '''
 
 
@@ -374,8 +374,8 @@ def test_creating_a_method_imports_its_file_alone() -> None:
 
 
 def test_loading_a_model_imports_the_file_of_its_method_alone(tmp_path: Path) -> None:
-    from kintsugi.contract import fitted
     from kintsugi.core.store import save
+    from kintsugi.testing import fitted
 
     for key, files in {
         "mmin": {"kintsugi.methods.missing.generative.mmin"},
@@ -588,8 +588,8 @@ def test_a_package_with_an_entry_point_brings_its_methods(tmp_path: Path) -> Non
 
 # saved models of plugins ----------------------------------------------------------------------------------------------
 def test_a_model_of_a_plugin_needs_the_plugin_and_does_not_fetch_it(tmp_path: Path) -> None:
-    from kintsugi.contract import mixed
     from kintsugi.core.store import load, save
+    from kintsugi.testing import mixed
 
     file = tmp_path / "shop.py"
     file.write_text(good("from_the_shop"))
@@ -608,8 +608,8 @@ def test_a_model_of_a_plugin_needs_the_plugin_and_does_not_fetch_it(tmp_path: Pa
 # versions in saved models ----------------------------------------------------------------------------------------------
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    from kintsugi.contract import mixed
     from kintsugi.core.store import save
+    from kintsugi.testing import mixed
 
     save(kg.methods.create("mmin", mixed("classification").schema, blocks=2), tmp_path / "model")
     return tmp_path / "model"
@@ -705,20 +705,20 @@ def test_a_model_of_a_newer_version_says_which_kintsugi_reads_it(saved: Path, mo
 
 
 def load_nothing() -> kg.Pipeline:
-    from kintsugi.contract import mixed
+    from kintsugi.testing import mixed
 
     return kg.methods.create("mmin", mixed("classification").schema)
 
 
 def test_a_part_that_moved_is_found_under_its_old_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kintsugi.core.methods import MOVED, part_class
+    from kintsugi.core.methods import MOVED, component_class
 
     monkeypatch.setitem(MOVED, "kd_mm.Pupil", "kd_mm.Concat")
-    assert part_class("kd_mm.Pupil") is part_class("kd_mm.Concat")
+    assert component_class("kd_mm.Pupil") is component_class("kd_mm.Concat")
 
 
 def test_an_argument_of_before_is_read_with_a_warning() -> None:
-    from kintsugi.contract import mixed
+    from kintsugi.testing import mixed
 
     with pytest.warns(UserWarning, match="corruption_augmentation: the argument 'seed' is called 'draws' now"):
         pipeline = kg.methods.create("corruption_augmentation", mixed("classification").schema, seed=3)
@@ -739,7 +739,7 @@ def test_a_model_that_is_made_during_training_takes_the_user_s_encoder() -> None
     from torch import nn
 
     from kintsugi.core.encoder import UserEncoder
-    from kintsugi.training.lab import toy
+    from kintsugi.testing.fixture import toy
 
     class Late(kg.Strategy):
         """Makes a teacher when training begins."""

@@ -29,8 +29,8 @@ from kintsugi.core.methods import METHODS
 from kintsugi.data.columns import read_columns
 from kintsugi.data.datasets import DATASETS
 from kintsugi.imperfect.operator import OPERATORS
+from kintsugi.testing.fixture import toy
 from kintsugi.training import checkpoint as saved
-from kintsugi.training.lab import toy
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("demo", "train", "predict", "evaluate", "gallery", "methods", "corruptions", "datasets")

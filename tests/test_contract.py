@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-import kintsugi.contract
-from kintsugi.contract import CHECKS, ROWS, check_method
-from kintsugi.core import Batch, Features, Fused, Lab, Model, Prediction, Schema, Step, check_of
+import kintsugi.testing
+from kintsugi.core import Batch, Features, Fixture, Fused, Model, Prediction, Schema, Step, claims_of
 from kintsugi.core.errors import UnknownName
 from kintsugi.core.methods import METHODS
+from kintsugi.testing import CHECKS, ROWS, check_method
 from kintsugi.testing.fresh_process import wrong_in_a_fresh_process
 
 # (method, promise) -> reason: what is known not to hold. Strict: an entry that holds after all fails here.
@@ -145,7 +145,7 @@ class Bare(Undocumented):
 class BrokenOff(Undocumented):
     """Works, but what is left without its mechanism does not."""
 
-    off = NotFinite
+    ablation = NotFinite
 
 
 class Toothless(Undocumented):
@@ -162,14 +162,14 @@ class Lacking(Model):
     card = replace(Plain.card, key="broken")
 
 
-@check_of(Toothless)
-def passes_always(lab: Lab) -> None:
-    assert lab.schema, "there is no schema"
+@claims_of(Toothless)
+def passes_always(fixture: Fixture) -> None:
+    assert fixture.schema, "there is no schema"
 
 
-@check_of(Wordless)
-def fails_without_a_word(lab: Lab) -> None:
-    if len(lab.schema) != 2:
+@claims_of(Wordless)
+def fails_without_a_word(fixture: Fixture) -> None:
+    if len(fixture.schema) != 2:
         raise AssertionError
 
 
@@ -187,11 +187,11 @@ def fails_without_a_word(lab: Lab) -> None:
         (Guesses, "learns", r"it does not learn the toy: accuracy 0\.\d+; guessing has 0.25, and 0.55 is wanted"),
         (Deaf, "no_argument_ignored", r"argument volume is ignored: 0.5 or 3.1 in place of 1.0 changes no shape"),
         (Bare, "no_argument_ignored", "argument volume has no default"),
-        (BrokenOff, "off_is_sound", "with the mechanism off: with image present some answer is not finite"),
-        (Toothless, "has_its_mechanism", "passes on `off` too"),
-        (Wordless, "has_its_mechanism", r"its own check fails at line \d+ of test_contract.py: raise AssertionError$"),
-        (Lacking, "has_its_mechanism", r"it has no check: write check\(lab\) under @check_of\(Lacking\)"),
-        (Lacking, "off_is_sound", r"it has no ablation: write it under @ablation_of\(Lacking\)"),
+        (BrokenOff, "ablation_is_sound", "with the mechanism off: with image present some answer is not finite"),
+        (Toothless, "claims_hold", "passes on its ablation too"),
+        (Wordless, "claims_hold", r"its own check fails at line \d+ of test_contract.py: raise AssertionError$"),
+        (Lacking, "claims_hold", r"it has no check: write check\(lab\) under @claims_of\(Lacking\)"),
+        (Lacking, "ablation_is_sound", r"it has no ablation: write it under @ablation_of\(Lacking\)"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
@@ -247,7 +247,7 @@ def test_a_cell_that_is_run_again_is_checked_as_it_is_now() -> None:
         ({"own": "gain: factor of the maximum before the head.", "new": "none."}, "argument gain is not explained"),
         ({"own": "    Args:\n", "new": ""}, "MaxFusion explains no arguments under Args:"),
         ({"own": "@ablation_of(MaxFusion)\n", "new": ""}, "it has no ablation"),
-        ({"own": "@check_of(MaxFusion)\n", "new": ""}, "it has no check"),
+        ({"own": "@claims_of(MaxFusion)\n", "new": ""}, "it has no check"),
     ],
 )
 @pytest.mark.usefixtures("forgetting")
@@ -255,7 +255,7 @@ def test_what_a_method_does_not_say_of_itself_is_seen(change: dict[str, str], me
     source = EXAMPLE.replace(change["own"], change["new"])
     assert source != EXAMPLE
     with pytest.raises(AssertionError, match=message):
-        CHECKS["says_what_it_is"](notebook(source, "max_fusion", "<cell>"))
+        CHECKS["card_is_true"](notebook(source, "max_fusion", "<cell>"))
 
 
 def test_a_class_under_a_key_that_is_not_its_own_is_seen() -> None:
@@ -263,7 +263,7 @@ def test_a_class_under_a_key_that_is_not_its_own_is_seen() -> None:
         """Another one."""
 
     with pytest.raises(AssertionError, match="under the key 'mean_fusion' another class is registered"):
-        CHECKS["says_what_it_is"](Other)
+        CHECKS["card_is_true"](Other)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_method_of_the_library_stands_where_it_says(
     else:
         monkeypatch.setitem(METHODS.entries, "mmin", replace(text, file=text.file.with_name(value)))
     with pytest.raises(AssertionError, match=message):
-        CHECKS["says_what_it_is"](cls)
+        CHECKS["card_is_true"](cls)
 
 
 def test_a_file_of_several_methods_need_not_have_the_name_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_a_file_of_several_methods_need_not_have_the_name_of_each(monkeypatch: p
     elsewhere = replace(text, file=text.file.with_name("family.py"))
     monkeypatch.setitem(METHODS.entries, "mmin", elsewhere)
     monkeypatch.setitem(METHODS.entries, "sibling", replace(elsewhere, card=replace(text.card, key="sibling")))
-    CHECKS["says_what_it_is"](METHODS["mmin"])
+    CHECKS["card_is_true"](METHODS["mmin"])
 
 
 def test_an_unknown_method_cannot_be_checked() -> None:
@@ -299,7 +299,8 @@ def test_an_unknown_method_cannot_be_checked() -> None:
 
 
 def test_no_promise_is_an_assert_statement_that_python_may_leave_out() -> None:
-    files = sorted(Path(str(kintsugi.contract.__file__)).parent.glob("*.py"))
+    folder = Path(str(kintsugi.testing.__file__)).parent
+    files = [folder / name for name in ("promises.py", "trials.py", "fixture.py")]
     assert len(files) > 1
     bare = [
         f"{file.name}:{node.lineno}"
@@ -312,9 +313,9 @@ def test_no_promise_is_an_assert_statement_that_python_may_leave_out() -> None:
 
 def test_the_check_of_a_method_is_not_taken_for_passed_where_python_leaves_it_out() -> None:
     source = (
-        "from kintsugi.contract import CHECKS\n"
+        "from kintsugi.testing import CHECKS\n"
         "from kintsugi.core.methods import METHODS\n"
-        "try:\n    CHECKS['has_its_mechanism'](METHODS['mean_fusion'])\n"
+        "try:\n    CHECKS['claims_hold'](METHODS['mean_fusion'])\n"
         "except AssertionError as error:\n    print(error)\n"
     )
     child = subprocess.run([sys.executable, "-O", "-c", source], capture_output=True, text=True, check=True)

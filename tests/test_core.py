@@ -18,25 +18,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kintsugi.contract import build, everything, mixed
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import Encoder, UserEncoder, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss, UnknownName
 from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.methods import (
     METHODS,
     arguments,
+    build_ablation,
     card,
+    component_class,
     create,
     list_methods,
-    part_class,
     register,
-    switched_off,
     variant,
 )
 from kintsugi.core.model import Model
-from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.registry import Registry
@@ -45,7 +44,8 @@ from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Runner, Strategy
 from kintsugi.methods.missing.distillation.kd_mm import Teacher
 from kintsugi.tasks import Classification, Multilabel, Regression
-from kintsugi.training.lab import Lab, toy
+from kintsugi.testing import build, everything, mixed
+from kintsugi.testing.fixture import Fixture, toy
 
 DIM = 8
 
@@ -253,7 +253,7 @@ def test_the_prior_speaks_where_there_is_too_little(shape: tuple[int, ...]) -> N
     output[1] = torch.nan
     used = torch.ones(3, 2, dtype=torch.bool)
     enough, prior = torch.tensor([True, False, True]), torch.arange(float(shape[-1]))
-    answer = Prediction(output, used).or_prior(enough, prior)
+    answer = Prediction(output, used).fall_back(enough, prior)
     assert torch.equal(answer.output[1], prior.expand(shape[1:]))
     assert torch.equal(answer.output[[0, 2]], output[[0, 2]])
     assert answer.used.tolist() == [[True, True], [False, False], [True, True]]
@@ -262,7 +262,7 @@ def test_the_prior_speaks_where_there_is_too_little(shape: tuple[int, ...]) -> N
 
 def test_the_prior_takes_the_dtype_of_the_answer() -> None:
     answer = Prediction(torch.zeros(1, 2, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bool))
-    assert answer.or_prior(torch.tensor([False]), torch.ones(2)).output.dtype == torch.bfloat16
+    assert answer.fall_back(torch.tensor([False]), torch.ones(2)).output.dtype == torch.bfloat16
 
 
 def test_terms_add_up_and_a_second_of_the_same_name_is_refused() -> None:
@@ -471,7 +471,7 @@ def test_an_argument_under_its_name_of_before_and_of_today_is_refused(monkeypatc
 
 
 @pytest.fixture
-def variants() -> Iterator[tuple[type[Part], type[Part]]]:
+def variants() -> Iterator[tuple[type[Component], type[Component]]]:
     """A variant of ccm, and one of that; neither stays."""
     ccm = METHODS["ccm"]
     first = variant(replace(ccm.card, key="ccm_a"), ccm, quantile=0.9, dim=DIM)
@@ -480,15 +480,17 @@ def variants() -> Iterator[tuple[type[Part], type[Part]]]:
         del METHODS._classes[key]
 
 
-def test_a_variant_has_its_own_defaults_wherever_they_are_asked_for(variants: tuple[type[Part], type[Part]]) -> None:
+def test_a_variant_has_its_own_defaults_wherever_they_are_asked_for(
+    variants: tuple[type[Component], type[Component]],
+) -> None:
     for cls, quantile in zip(variants, (0.9, 0.8), strict=True):
         usual = arguments(cls)
         assert (usual["quantile"], usual["dim"]) == (quantile, DIM)
         assert usual.keys() == arguments(METHODS["ccm"]).keys()
         schema = schema_of()
-        for pipeline in (create(cls.card.key, schema), build(cls, schema), Lab(cls).pipeline()):
+        for pipeline in (create(cls.card.key, schema), build(cls, schema), Fixture(cls).pipeline()):
             assert (pipeline.monitors[0].hyper["quantile"], pipeline.model.dim) == (quantile, DIM)
-        assert build(cls, schema, off=True).model.dim == DIM
+        assert build(cls, schema, ablated=True).model.dim == DIM
     assert arguments(METHODS["ccm"])["quantile"] == 0.99
 
 
@@ -538,7 +540,7 @@ def test_hyper_holds_the_arguments_as_given() -> None:
 @pytest.mark.parametrize("key", ["smil", "missing_aware_prompts", "kd_mm", "early_fusion", "ccm"])
 def test_a_part_can_be_built_again_from_its_hyper_also_where_the_mechanism_is_off(key: str) -> None:
     hyper = {"hidden": DIM} if key == "early_fusion" else {"dim": DIM}
-    for _, part in switched_off(METHODS[key], schema_of(), **hyper).named_parts():
+    for _, part in build_ablation(METHODS[key], schema_of(), **hyper).named_components():
         again = type(part)(schema_of(), **part.hyper)  # type: ignore[call-arg]
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in part.named_parameters()}
 
@@ -593,13 +595,21 @@ def test_a_frozen_copy_never_moves_and_stays_in_evaluation_mode() -> None:
 
 
 def test_only_parts_in_the_files_of_methods_have_an_address() -> None:
-    assert part_class("mmin") is METHODS["mmin"]
-    assert part_class("kd_mm.FallBack").__name__ == "FallBack"
-    for address in ("mmin.os", "mmin.Trainer", "mmin.Lab", "mmin.Model", "mmin.nn", "mmin.mse", "mmin.MMIN.mechanism"):
+    assert component_class("mmin") is METHODS["mmin"]
+    assert component_class("kd_mm.FallBack").__name__ == "FallBack"
+    for address in (
+        "mmin.os",
+        "mmin.Trainer",
+        "mmin.Fixture",
+        "mmin.Model",
+        "mmin.nn",
+        "mmin.mse",
+        "mmin.MMIN.mechanism",
+    ):
         with pytest.raises(UnknownName, match="part of mmin"):
-            part_class(address)
+            component_class(address)
     with pytest.raises(UnknownName, match="unknown method 'os'"):
-        part_class("os.system")
+        component_class("os.system")
 
 
 # pipeline -----------------------------------------------------------------------------------------------------------
@@ -729,7 +739,7 @@ class Shift(Restorer):
 def test_a_restorer_stands_before_the_model_and_is_trained_first() -> None:
     pipeline = Pipeline(Model(schema_of(), DIM), restore=Shift(schema_of())).eval()
     assert [(part, stage.name) for part, stage in pipeline.plan()] == [("restore", "mend"), ("model", "train")]
-    assert [path for path, _ in pipeline.named_parts()] == ["restore", "model"]
+    assert [path for path, _ in pipeline.named_components()] == ["restore", "model"]
     batch = toy(rows=24, dim=5).batch(torch.arange(8))
     shifted = replace(batch, inputs={**batch.inputs, "m0": batch.inputs["m0"] + 1})
     assert torch.equal(pipeline.answer(batch).output, pipeline.model(shifted).output)
@@ -1163,11 +1173,11 @@ def test_batches_cover_all_rows_once_in_order() -> None:
 
 
 def test_part_is_one_life_cycle_with_nothing_to_do_by_default() -> None:
-    part = Part()
+    part = Component()
     assert part.stages() == []
     assert (part.clock.stage, part.clock.epoch, part.clock.progress) == ("", 0, 0.0)
     with pytest.raises(NotImplementedError):
-        Part.pipeline(schema_of())
+        Component.pipeline(schema_of())
 
 
 def test_errors_can_cross_from_a_worker() -> None:

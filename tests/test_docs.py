@@ -58,7 +58,7 @@ def test_the_worked_example_keeps_every_promise() -> None:
     path = DOCS / "examples" / "max_fusion.py"
     try:
         assert METHODS.load_plugin(path) == ("max_fusion",)
-        kintsugi.contract.check_method("max_fusion")
+        kintsugi.testing.check_method("max_fusion")
     finally:
         METHODS.forget_plugin(path)
 
@@ -89,7 +89,7 @@ def test_every_module_has_a_page(tmp_path: Path) -> None:
     import api_pages
 
     written = {path.stem for path in api_pages.write_module_pages(tmp_path)}
-    assert {"kintsugi.core.model", "kintsugi.evaluation.examples", "kintsugi.contract"} <= written
+    assert {"kintsugi.core.model", "kintsugi.evaluation.examples", "kintsugi.testing"} <= written
     assert not any("._" in name for name in written)
     assert "kg.Table" in api_pages.names_table()
 

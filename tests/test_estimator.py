@@ -23,7 +23,7 @@ import kintsugi as kg
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, UnknownName
 from kintsugi.core.files import digest
 from kintsugi.core.methods import create
-from kintsugi.training.lab import toy
+from kintsugi.testing.fixture import toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*training rows hold nothing at all")
 

@@ -34,7 +34,7 @@ from kintsugi.data.readers import tabular, text, vector
 from kintsugi.data.table import Table
 from kintsugi.imperfect import mcar
 from kintsugi.tasks import Classification
-from kintsugi.training.lab import toy
+from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer
 
 

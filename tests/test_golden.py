@@ -15,13 +15,12 @@ import typer
 from typer.testing import CliRunner
 
 from kintsugi.bench import work
-from kintsugi.contract import build
-from kintsugi.core.components import versions_held
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.inventory import versions_held
 from kintsugi.core.methods import METHODS
 from kintsugi.imperfect.operator import OPERATORS
-from kintsugi.testing import golden, golden_methods
+from kintsugi.testing import build, golden, golden_methods
 from kintsugi.testing.golden import Subject, chosen, compare, own, renew, stale
 from kintsugi.testing.golden_files import read_entries
 from kintsugi.testing.golden_methods import OTHER_ARGUMENTS, toys

@@ -15,16 +15,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-import kintsugi.contract
+import kintsugi.testing
 from kintsugi.commands.check import check
 from kintsugi.commands.new_method import new_method
-from kintsugi.contract import round_trip
 from kintsugi.core.card import LEAVES
 from kintsugi.core.citations import read_bibliography
+from kintsugi.core.component import Component
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.methods import METHODS
-from kintsugi.core.part import Part
-from kintsugi.testing import golden, style_tools
+from kintsugi.testing import golden, round_trip, style_tools
 from kintsugi.testing import new_method as templates
 from kintsugi.testing.new_method import KINDS, next_steps, placeholders, write_method
 from kintsugi.testing.one_method import STEPS, Result, check_one
@@ -235,7 +234,7 @@ def test_the_steps_stand_in_order_and_hold_every_promise() -> None:
     names = list(STEPS)
     assert names[:4] == ["card", "ruff", "mypy", "architecture"]
     assert names[-2:] == ["fresh_process", "golden"]
-    assert {"no_leak", "learns", "has_its_mechanism", "cached_is_naive"} <= set(names[4:-2])
+    assert {"no_leak", "learns", "claims_hold", "cached_is_naive"} <= set(names[4:-2])
 
 
 def test_the_command_shows_each_step_and_ends_with_0() -> None:
@@ -248,14 +247,14 @@ def test_the_command_shows_each_step_and_ends_with_0() -> None:
 
 def test_a_broken_promise_is_shown_and_the_next_steps_still_run(tmp_path: Path) -> None:
     file = plugin(tmp_path, old="return pooled.masked_fill(~present[..., None], -torch.inf)", new="return pooled")
-    options = ["--plugin", str(file), "--only", "has_its_mechanism", "--only", "no_argument_ignored"]
+    options = ["--plugin", str(file), "--only", "claims_hold", "--only", "no_argument_ignored"]
     done = CliRunner().invoke(app, ["check", "strongest", *options])
     assert done.exit_code == 1, done.output
     first, second, last = done.output.splitlines()
-    assert first.startswith("has_its_mechanism")
+    assert first.startswith("claims_hold")
     assert first.endswith("failed   absent modalities change m0")
     assert second.endswith("ok")
-    assert last.endswith("failed: has_its_mechanism")
+    assert last.endswith("failed: claims_hold")
 
 
 def test_an_error_in_a_method_is_named_with_its_place_in_the_file(tmp_path: Path) -> None:
@@ -384,13 +383,13 @@ def test_a_saved_model_that_answers_otherwise_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut_off(cls: type[Part], folder: Path) -> torch.Tensor:
+    def cut_off(cls: type[Component], folder: Path) -> torch.Tensor:
         answers = round_trip(cls, folder)
         for file in folder.glob("*.safetensors"):
             file.write_bytes(file.read_bytes()[:100])
         return answers
 
-    monkeypatch.setattr(kintsugi.contract, "round_trip", cut_off)
+    monkeypatch.setattr(kintsugi.testing, "round_trip", cut_off)
     words = message(check_one("mean_fusion", ["fresh_process"]), "fresh_process")
     assert words.startswith("the saved model cannot be used: ")
 

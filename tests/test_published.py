@@ -338,7 +338,7 @@ def pipeline(data: Dataset) -> Pipeline:
     found = create("mean_fusion", data.schema)
     torch.manual_seed(1)
     torch.nn.init.normal_(found.model.task_head.linear.weight)
-    for _, part in found.named_parts():
+    for _, part in found.named_components():
         part.clock.stage = found.plan()[-1][1].name
     return found
 

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 import kintsugi as kg
 from kintsugi.bench import Store
 from kintsugi.cli import app
-from kintsugi.contract import ask, build
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Splits
 from kintsugi.core.errors import ModelFileError
@@ -26,7 +25,8 @@ from kintsugi.core.methods import METHODS
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.store import load, save
 from kintsugi.imperfect.missing import Mask
-from kintsugi.training.lab import toy
+from kintsugi.testing import ask, build
+from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer
 
 BEFORE = Path(__file__).parent / "saved/0.1.0"
@@ -102,7 +102,7 @@ def test_the_seed_of_an_old_augmentation_is_kept() -> None:
     (path,) = [path for path, part in saved["parts"].items() if part["class"] == "corruption_augmentation"]
     assert saved["parts"][path]["hyper"]["seed"] == 3
     pipeline, _ = load(BEFORE / "models/corruption_augmentation")
-    part = dict(pipeline.named_parts())[path]
+    part = dict(pipeline.named_components())[path]
     assert 3 in part.hyper.values()
     assert part.hyper.keys() - saved["parts"][path]["hyper"].keys() <= {"draws"}
 
@@ -112,7 +112,7 @@ def test_helper_parts_are_found_under_their_old_addresses() -> None:
     addresses = {part["class"] for part in saved["parts"].values()}
     assert {"kd_mm", "kd_mm.Concat", "kd_mm.FallBack"} == addresses
     pipeline, _ = load(BEFORE / "models/kd_mm")
-    assert {path for path, _ in pipeline.named_parts()} == saved["parts"].keys()
+    assert {path for path, _ in pipeline.named_components()} == saved["parts"].keys()
 
 
 def test_a_later_version_of_a_method_does_not_answer_in_the_place_of_an_old_one(

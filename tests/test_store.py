@@ -21,7 +21,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kintsugi.contract import ask, everything
 from kintsugi.core import store
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
@@ -29,13 +28,14 @@ from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError, ModelFileError, UnknownName
 from kintsugi.core.features import Features, Fused
 from kintsugi.core.files import digest
-from kintsugi.core.methods import METHODS, create, switched_off
+from kintsugi.core.methods import METHODS, build_ablation, create
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
 from kintsugi.data.dataset import Dataset
 from kintsugi.imperfect import parse_mechanism
-from kintsugi.training.lab import toy
+from kintsugi.testing import ask, everything
+from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer
 
 KEYS = ("mean_fusion", "early_fusion", "kd_mm", "mmin", "smil", "ccm", "missing_aware_prompts")
@@ -108,13 +108,13 @@ def test_a_loaded_model_gives_the_same_answers_on_rows_with_holes(key: str, tmp_
     assert loaded.schema == pipeline.schema
     assert torch.equal(answers(loaded), answers(pipeline))
     assert sorted(p.name for p in folder.iterdir()) == [weights_of(folder).name, store.CONFIG]
-    for (path, one), (other_path, other) in zip(pipeline.named_parts(), loaded.named_parts(), strict=True):
+    for (path, one), (other_path, other) in zip(pipeline.named_components(), loaded.named_components(), strict=True):
         assert (path, type(one), one.clock, one.hyper) == (other_path, type(other), other.clock, other.hyper)
 
 
 @pytest.mark.parametrize("key", ["kd_mm", "smil", "ccm", "mmin"])
 def test_a_model_with_its_mechanism_off_is_saved_too(key: str, tmp_path: Path) -> None:
-    pipeline = train(switched_off(METHODS[key], data().schema, dim=8))
+    pipeline = train(build_ablation(METHODS[key], data().schema, dim=8))
     loaded, _ = store.load(store.save(pipeline, tmp_path / "model"))
     assert torch.equal(answers(loaded), answers(pipeline))
 
@@ -445,7 +445,7 @@ def test_a_method_that_is_not_here_is_answered_with_the_nearest(saved: Path) -> 
     [
         "mmin.os",
         "mmin.Trainer",
-        "mmin.Lab",
+        "mmin.Fixture",
         "mmin.Model",
         "mmin.mse",
         "mmin.MMIN.pipeline",

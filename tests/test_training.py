@@ -46,10 +46,10 @@ from kintsugi.data.loaders import batches as feed
 from kintsugi.data.loaders import count, order
 from kintsugi.imperfect import mcar, parse_mechanism
 from kintsugi.tasks import Classification
+from kintsugi.testing.fixture import toy
 from kintsugi.training import checkpoint as saved
 from kintsugi.training import fast_weights
 from kintsugi.training.devices import Devices
-from kintsugi.training.lab import toy
 from kintsugi.training.sampling import endless, generator
 from kintsugi.training.trainer import Trainer
 from kintsugi.training.views import VIEWS, get_view
@@ -947,7 +947,7 @@ def test_a_run_stopped_twice_in_the_middle_of_an_epoch_goes_on_bit_for_bit(key: 
     trainer.fit(pipeline, splits(0.3))
     assert differing(expected, weights(pipeline)) == []
     assert trainer.history == history
-    clocks = [part.clock for _, part in pipeline.named_parts()]
+    clocks = [part.clock for _, part in pipeline.named_components()]
     assert all(clock.progress == 1.0 for clock in clocks)
 
 
@@ -1200,7 +1200,7 @@ def test_one_device_in_float32_does_not_wait_for_fabric(tmp_path: Path) -> None:
         import torch
         from kintsugi.core.data import Splits
         from kintsugi.core.methods import create
-        from kintsugi.training.lab import toy
+        from kintsugi.testing.fixture import toy
         from kintsugi.training.trainer import Trainer
 
         data = toy(rows=48, dim=5)
@@ -1223,7 +1223,7 @@ def test_two_processes_end_with_equal_weights_though_a_batch_lacks_a_modality(ke
         import torch
         from kintsugi.core.data import Splits
         from kintsugi.core.methods import create
-        from kintsugi.training.lab import toy
+        from kintsugi.testing.fixture import toy
         from kintsugi.training.trainer import Trainer
 
         data = toy(rows=96, dim=5)
@@ -1295,7 +1295,7 @@ NODES = """
     import torch
     from kintsugi.core.data import Splits
     from kintsugi.core.methods import create
-    from kintsugi.training.lab import toy
+    from kintsugi.testing.fixture import toy
     from kintsugi.training.trainer import Trainer
 
     devices, nodes, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -1370,7 +1370,7 @@ PIECES = """
     from kintsugi.core.data import Splits
     from kintsugi.core.methods import create
     from kintsugi.training import checkpoint as saved
-    from kintsugi.training.lab import toy
+    from kintsugi.testing.fixture import toy
     from kintsugi.training.trainer import Trainer
 
     data = toy(rows=96, dim=5)

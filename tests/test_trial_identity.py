@@ -25,9 +25,9 @@ from kintsugi.bench.suite import load_suite
 from kintsugi.bench.work import perform
 from kintsugi.cli import app
 from kintsugi.core import versions
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.methods import METHODS, create
-from kintsugi.core.part import Part
 from kintsugi.core.schema import TASKS
 from kintsugi.estimator import Classifier, _Estimator
 from kintsugi.evaluation.protocols import Condition, Protocol
@@ -345,7 +345,7 @@ def test_mechanisms_of_plugins_count_by_the_names_they_are_registered_under(monk
     assert used["wrapped"] == {"mechanism mcar": 1, "mechanism wrapped": 3}
     assert used["odd"].items() >= {"mechanism mcar": 1, "mechanism odd": 3}.items()
     pipeline = create("mean_fusion", rows_of(FACTORS)[0].schema)
-    part = next(module for module in pipeline.modules() if isinstance(module, Part))
+    part = next(module for module in pipeline.modules() if isinstance(module, Component))
     part.held = Odd(mcar(0.3))  # type: ignore[assignment]
     assert {"mechanism mcar", "mechanism odd"} <= set(names_in(pipeline))
 
@@ -354,7 +354,7 @@ def test_mechanisms_of_plugins_count_by_the_names_they_are_registered_under(monk
 def test_operators_in_attributes_of_a_part_are_seen_at_any_depth(hold: Callable[[Any], Any]) -> None:
     pipeline = create("mean_fusion", rows_of(FACTORS)[0].schema)
     before = set(names_in(pipeline))
-    part = next(module for module in pipeline.modules() if isinstance(module, Part))
+    part = next(module for module in pipeline.modules() if isinstance(module, Component))
     part.damages = hold(Sometimes(corrupt("feature_noise", "m1", 3)))  # type: ignore[assignment]
     assert set(names_in(pipeline)) == before | {"operator feature_noise"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kintsugi.core import Card, Features, Fused, Lab, Model, Schema, ablation_of, check_of, register
+from kintsugi.core import Card, Features, Fixture, Fused, Model, Schema, ablation_of, claims_of, register
 
 
 @register(
@@ -51,12 +51,12 @@ class ZerosCompete(MaxFusion):
         return pooled
 
 
-@check_of(MaxFusion)
-def absent_modalities_never_win(lab: Lab) -> None:
+@claims_of(MaxFusion)
+def absent_modalities_never_win(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.pipeline().model.eval()
-    features = model.encode(lab.batch())
-    for column, name in enumerate(lab.schema.names):
-        alone = torch.tensor([m == name for m in lab.schema.names])
+    model = fixture.pipeline().model.eval()
+    features = model.encode(fixture.batch())
+    for column, name in enumerate(fixture.schema.names):
+        alone = torch.tensor([m == name for m in fixture.schema.names])
         fused = model.fuse(features.where(alone)).pooled()
         assert torch.equal(fused, features.pooled()[:, column]), f"absent modalities change the maximum of {name}"

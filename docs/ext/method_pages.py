@@ -14,11 +14,11 @@ from rst import bullets, escape, heading, remove_others, table, write_if_changed
 
 from kintsugi.core.card import LEAVES, Card
 from kintsugi.core.citations import citation
+from kintsugi.core.component import Component
 from kintsugi.core.methods import METHODS, arguments
 from kintsugi.core.model import Model
-from kintsugi.core.part import Part
 from kintsugi.core.stage import Stage
-from kintsugi.training.lab import Lab
+from kintsugi.testing.fixture import Fixture
 
 
 def leaf_title(leaf: str) -> str:
@@ -70,7 +70,7 @@ def _first_paragraph(thing: Any) -> str:
     return (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _facts(card: Card, cls: type[Part]) -> Iterator[tuple[str, str]]:
+def _facts(card: Card, cls: type[Component]) -> Iterator[tuple[str, str]]:
     least, most = card.modalities
     yield "Key", f"``{card.key}``"
     yield "Paper", escape(citation(card.key).text)
@@ -91,14 +91,14 @@ def _facts(card: Card, cls: type[Part]) -> Iterator[tuple[str, str]]:
     yield "Class", f":py:class:`{cls.__module__}.{cls.__qualname__}`"
 
 
-def _off(cls: type[Part]) -> str:
-    if isinstance(cls.off, dict):
-        return "with " + ", ".join(f"``{name}={value!r}``" for name, value in cls.off.items()) + "."
-    what = _first_paragraph(cls.off).removeprefix("Off: ").rstrip(".")
-    return f"{escape(what)}. That is :py:class:`~{cls.off.__module__}.{cls.off.__qualname__}`."
+def _off(cls: type[Component]) -> str:
+    if isinstance(cls.ablation, dict):
+        return "with " + ", ".join(f"``{name}={value!r}``" for name, value in cls.ablation.items()) + "."
+    what = _first_paragraph(cls.ablation).removeprefix("Off: ").rstrip(".")
+    return f"{escape(what)}. That is :py:class:`~{cls.ablation.__module__}.{cls.ablation.__qualname__}`."
 
 
-def _arguments(key: str, cls: type[Part]) -> str:
+def _arguments(key: str, cls: type[Component]) -> str:
     given = arguments(cls)
     if not given:
         return "None.\n"
@@ -116,23 +116,23 @@ def _arguments(key: str, cls: type[Part]) -> str:
     return "\n".join([escape(summary), "", code, table(("Argument", "Default", "Meaning"), rows, (20, 15, 65)), note])
 
 
-def stages_of(cls: type[Part]) -> list[tuple[str, Stage]]:
+def stages_of(cls: type[Component]) -> list[tuple[str, Stage]]:
     """Part and stage, in the order of training, of an untrained instance for the toy data.
 
     Models that a strategy trains itself, such as teachers, come first.
     """
-    pipeline = Lab(cls).pipeline()
-    mine = {id(part) for _, part in pipeline.named_parts()}
+    pipeline = Fixture(cls).pipeline()
+    mine = {id(part) for _, part in pipeline.named_components()}
     inner = [
         (path, stage)
         for path, part in pipeline.named_modules()
-        if isinstance(part, Part) and id(part) not in mine
+        if isinstance(part, Component) and id(part) not in mine
         for stage in part.stages()
     ]
     return inner + pipeline.plan()
 
 
-def _stages(cls: type[Part]) -> str:
+def _stages(cls: type[Component]) -> str:
     stages = stages_of(cls)
     if not stages:
         return "It is not trained.\n"

@@ -2,6 +2,7 @@
 
 from kintsugi.core.batch import Batch as Batch
 from kintsugi.core.card import Card as Card
+from kintsugi.core.component import Component as Component
 from kintsugi.core.data import Data as Data
 from kintsugi.core.data import Splits as Splits
 from kintsugi.core.errors import ConfigError as ConfigError
@@ -9,14 +10,13 @@ from kintsugi.core.errors import DataError as DataError
 from kintsugi.core.features import Features as Features
 from kintsugi.core.features import Fused as Fused
 from kintsugi.core.features import Stream as Stream
-from kintsugi.core.lab import Lab as Lab
+from kintsugi.core.fixture import Fixture as Fixture
 from kintsugi.core.methods import ablation_of as ablation_of
-from kintsugi.core.methods import check_of as check_of
+from kintsugi.core.methods import claims_of as claims_of
 from kintsugi.core.methods import create as create
 from kintsugi.core.methods import register as register
 from kintsugi.core.methods import variant as variant
 from kintsugi.core.model import Model as Model
-from kintsugi.core.part import Part as Part
 from kintsugi.core.pipeline import Pipeline as Pipeline
 from kintsugi.core.prediction import Prediction as Prediction
 from kintsugi.core.prediction import Step as Step

@@ -13,23 +13,36 @@ from torch import nn
 
 from kintsugi.core.card import Card
 from kintsugi.core.catalogue import METHODS, card, list_methods, load_plugin
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.model import Model
-from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import TASKS, Schema
 
 if TYPE_CHECKING:
-    from kintsugi.core.lab import Lab
+    pass
 
 __all__ = [
-    "METHODS", "ablation_of", "address", "arguments", "card", "check_of", "create", "current_names", "list_methods",
-    "load_plugin", "made", "part_class", "register", "switched_off", "variant",
+    "METHODS",
+    "ablation_of",
+    "address",
+    "arguments",
+    "build_ablation",
+    "build_pipeline",
+    "card",
+    "claims_of",
+    "component_class",
+    "create",
+    "current_names",
+    "list_methods",
+    "load_plugin",
+    "register",
+    "variant",
 ]  # fmt: skip
 
-P = TypeVar("P", bound=type[Part])
-F = TypeVar("F", bound="Callable[[Lab], None]")
+P = TypeVar("P", bound=type[Component])
+F = TypeVar("F", bound="Callable[[Fixture], None]")
 
 # What Classifier and Regressor take themselves: a method's argument of such a name could never be given.
 ESTIMATORS_OWN = frozenset({
@@ -73,7 +86,7 @@ def register(card: Card) -> Callable[[P], P]:
     return add
 
 
-def variant(card: Card, of: type[Part], **defaults: Any) -> type[Part]:
+def variant(card: Card, of: type[Component], **defaults: Any) -> type[Component]:
     """A near-twin: the same class under its own card, with other defaults.
 
     Raises:
@@ -89,22 +102,22 @@ def variant(card: Card, of: type[Part], **defaults: Any) -> type[Part]:
     return register(card)(cls)
 
 
-def ablation_of(method: type[Part], **values: Any) -> Callable[[P], P]:
+def ablation_of(method: type[Component], **values: Any) -> Callable[[P], P]:
     """Class decorator: the same method with its mechanism off. Where arguments switch it off: a call with their values."""
-    method.off = values
+    method.ablation = values
 
     def add(cls: P) -> P:
-        method.off = cls
+        method.ablation = cls
         return cls
 
     return add
 
 
-def check_of(method: type[Part]) -> Callable[[F], F]:
+def claims_of(method: type[Component]) -> Callable[[F], F]:
     """Decorator of the function ``check(lab)`` that asserts a method's defining property, and fails on its ablation."""
 
     def add(check: F) -> F:
-        method.mechanism = staticmethod(check)
+        method.claims = staticmethod(check)
         return check
 
     return add
@@ -172,7 +185,7 @@ def create(
     return pipeline
 
 
-def current_names(cls: type[Part], hyper: Mapping[str, Any]) -> dict[str, Any]:
+def current_names(cls: type[Component], hyper: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments under the names of today; an old name is read, with a warning that tells the new one.
 
     Raises:
@@ -189,7 +202,7 @@ def current_names(cls: type[Part], hyper: Mapping[str, Any]) -> dict[str, Any]:
     return {cls.renamed.get(name, name): value for name, value in hyper.items()}
 
 
-def arguments(cls: type[Part]) -> dict[str, Any]:
+def arguments(cls: type[Component]) -> dict[str, Any]:
     """What a method takes, with defaults: of its constructor and of its recipe, without schema and host.
 
     A variant has its own defaults.
@@ -198,7 +211,7 @@ def arguments(cls: type[Part]) -> dict[str, Any]:
     return {**{p.name: p.default for p in named}, **_preset(cls)}
 
 
-def _parameters(cls: type[Part]) -> list[inspect.Parameter]:
+def _parameters(cls: type[Component]) -> list[inspect.Parameter]:
     """Of constructor and recipe, without schema and host."""
     constructor: Any = cls.__init__  # of which a type checker expects an instance
     functions = (partial(constructor, None), cls.pipeline)  # the former without self, whatever its name
@@ -206,27 +219,27 @@ def _parameters(cls: type[Part]) -> list[inspect.Parameter]:
     return [p for p in parameters if p.name not in ("schema", "host")]
 
 
-def _preset(cls: type[Part]) -> dict[str, Any]:
+def _preset(cls: type[Component]) -> dict[str, Any]:
     """Defaults of a variant; none of any other class."""
     preset: dict[str, Any] = getattr(cls, "preset", {})
     return preset
 
 
-def made(cls: type[Part], schema: Schema, **hyper: Any) -> Pipeline:
+def build_pipeline(cls: type[Component], schema: Schema, **hyper: Any) -> Pipeline:
     """A pipeline of a class, with the defaults of a variant; nothing is checked."""
     pipeline: Pipeline = cls.pipeline(schema, **{**_preset(cls), **hyper})
     return pipeline
 
 
-def switched_off(cls: type[Part], schema: Schema, **hyper: Any) -> Pipeline:
-    """The method with its mechanism off, as its ``off`` says."""
-    off = cls.off
-    if isinstance(off, dict):
-        return made(cls, schema, **{**hyper, **off})
-    return made(off, schema, **{**_preset(cls), **hyper})
+def build_ablation(cls: type[Component], schema: Schema, **hyper: Any) -> Pipeline:
+    """The method without its mechanism, as its ``ablation`` says."""
+    ablation = cls.ablation
+    if isinstance(ablation, dict):
+        return build_pipeline(cls, schema, **{**hyper, **ablation})
+    return build_pipeline(ablation, schema, **{**_preset(cls), **hyper})
 
 
-def address(part: Part) -> str:
+def address(part: Component) -> str:
     """How a saved folder names a part: the key of its method, or ``key.ClassName`` for a helper class in the same file."""
     cls = type(part)
     if "card" in vars(cls):
@@ -241,15 +254,17 @@ def address(part: Part) -> str:
     return f"{owners[0]}.{cls.__qualname__}"
 
 
-def part_class(address: str) -> type[Part]:
+def component_class(address: str) -> type[Component]:
     """The class at an address, of today or of before; nothing but parts in the files of registered methods can be reached."""
     key, _, name = MOVED.get(address, address).partition(".")
-    cls: type[Part] = METHODS[key]
+    cls: type[Component] = METHODS[key]
     if not name:
         return cls
     here = vars(sys.modules[cls.__module__])
     own = {
-        n: t for n, t in here.items() if isinstance(t, type) and issubclass(t, Part) and t.__module__ == cls.__module__
+        n: t
+        for n, t in here.items()
+        if isinstance(t, type) and issubclass(t, Component) and t.__module__ == cls.__module__
     }
     if name not in own:
         raise UnknownName(f"part of {key}", name, own)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import evaluating, make_encoder
 from kintsugi.core.errors import DataError
 from kintsugi.core.features import Features, Fused, Stream
-from kintsugi.core.part import Part
 from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.schema import Schema, StreamSpec
 from kintsugi.core.stage import Stage
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kintsugi.core.pipeline import Pipeline
 
 
-class Model(Part):
+class Model(Component):
     """A model of the plain kind: encode each modality, average what is there, ask the task's head.
 
     Args:
@@ -124,7 +124,7 @@ class Model(Part):
         present = features.present
         completed = self.complete(features)
         prediction = self.head(self.fuse(completed), completed)
-        return prediction.or_prior(self.enough(present), self.prior)
+        return prediction.fall_back(self.enough(present), self.prior)
 
     @final  # type: ignore[misc]
     def forward(self, batch: Batch) -> Prediction:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.model import Model
-from kintsugi.core.part import Part
 from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
@@ -51,9 +51,9 @@ class Pipeline(nn.Module):
     def schema(self) -> Schema:
         return self.model.schema
 
-    def named_parts(self) -> list[tuple[str, Part]]:
+    def named_components(self) -> list[tuple[str, Component]]:
         """Every part under its path in the module tree."""
-        parts: list[tuple[str, Part]] = [] if self.restore is None else [("restore", self.restore)]
+        parts: list[tuple[str, Component]] = [] if self.restore is None else [("restore", self.restore)]
         parts.append(("model", self.model))
         for group in ("strategies", "monitors"):
             parts += [(f"{group}.{i}", part) for i, part in enumerate(getattr(self, group))]

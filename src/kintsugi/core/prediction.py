@@ -32,7 +32,7 @@ class Prediction:
     uncertainty: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
-    def or_prior(self, enough: Tensor, prior: Tensor) -> Prediction:
+    def fall_back(self, enough: Tensor, prior: Tensor) -> Prediction:
         """The prior where a row has too little: ``enough`` is bool ``[B]``."""
         wide = enough.view(-1, *[1] * (self.output.ndim - 1))
         return replace(

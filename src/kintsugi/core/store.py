@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from kintsugi import __version__
 from kintsugi.core.catalogue import HOME
-from kintsugi.core.components import versions_held
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import check_encoders, own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
 from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
-from kintsugi.core.methods import METHODS, address, part_class
-from kintsugi.core.part import Part
+from kintsugi.core.inventory import versions_held
+from kintsugi.core.methods import METHODS, address, component_class
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Clock
@@ -59,12 +59,14 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
         "format": FORMAT,
         "kintsugi": __version__,
         "versions": versions_held(pipeline) | ({"reading": READING} if (extra or {}).get("reading") else {}),
-        "parts": {path: describe_part(part) for path, part in pipeline.named_parts()},
+        "parts": {path: describe_component(part) for path, part in pipeline.named_components()},
         "schema": pipeline.schema.to_json(),
         "tensors": {name: _kind(tensor) for name, tensor in state.items()},
         "weights": f"model-{checksum[:16]}.safetensors",
         "sha256": checksum,
-        "reference": any(getattr(p, "card", None) is not None and p.card.reference for _, p in pipeline.named_parts()),
+        "reference": any(
+            getattr(p, "card", None) is not None and p.card.reference for _, p in pipeline.named_components()
+        ),
         "extra": dict(extra or {}),
     }
     config["digest"] = digest(config)
@@ -148,7 +150,7 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
     try:
         schema = Schema.from_json(config["schema"])
         pipeline = assemble({path: _part(saved, schema, config, source) for path, saved in config["parts"].items()})
-        for path, part in pipeline.named_parts():
+        for path, part in pipeline.named_components():
             for name, origin in config["parts"][path]["frozen"].items():
                 part.keep_frozen(name, part.get_submodule(origin), save=True)
     except KintsugiError:
@@ -158,10 +160,10 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
     return pipeline
 
 
-def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], source: Path) -> Part:
-    """The part that :func:`describe_part` described, untrained, built so that it answers as when it was saved."""
+def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], source: Path) -> Component:
+    """The part that :func:`describe_component` described, untrained, built so that it answers as when it was saved."""
     try:
-        cls = part_class(saved["class"])
+        cls = component_class(saved["class"])
     except UnknownName as error:
         hint = (
             f" ({source} was saved with it; if it is in a file of your own: --plugin FILE, or kg.methods.load_plugin)"
@@ -175,7 +177,7 @@ def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], s
         if read is None:
             raise _other_version(config, f"method {key}", version, now, source)
         hyper = read
-    part: Part = cls(schema, **hyper)  # type: ignore[call-arg]
+    part: Component = cls(schema, **hyper)  # type: ignore[call-arg]
     part.clock = Clock(**saved["clock"])
     return part
 
@@ -223,7 +225,7 @@ def _other_version(config: Mapping[str, Any], name: str, version: int, now: int,
     )
 
 
-def describe_part(part: Part) -> dict[str, Any]:
+def describe_component(part: Component) -> dict[str, Any]:
     """What is needed to build the part again."""
     clock = vars(part.clock)
     frozen = {name: origin for name, (origin, saved) in part.frozen.items() if saved}
@@ -240,7 +242,7 @@ def describe_part(part: Part) -> dict[str, Any]:
     }
 
 
-def assemble(parts: Mapping[str, Part]) -> Pipeline:
+def assemble(parts: Mapping[str, Component]) -> Pipeline:
     """A pipeline from parts under their paths."""
 
     def group(name: str) -> list[Any]:
@@ -256,7 +258,7 @@ def clone(pipeline: Pipeline) -> Pipeline:
 
 def _state(pipeline: Pipeline) -> dict[str, Tensor]:
     unsaved = [
-        f"{path}.{name}." for path, p in pipeline.named_parts() for name, (_, kept) in p.frozen.items() if not kept
+        f"{path}.{name}." for path, p in pipeline.named_components() for name, (_, kept) in p.frozen.items() if not kept
     ]
     return {
         name: tensor.detach().cpu().contiguous().clone()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.catalogue import METHODS
+from kintsugi.core.component import Component
 from kintsugi.core.model import Model
-from kintsugi.core.part import Part
 from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.stage import Stage
 
@@ -34,7 +34,7 @@ class Runner(Protocol):
     def run_all(self, pipeline: Pipeline, data: Splits) -> None: ...
 
 
-class Restorer(Part):
+class Restorer(Component):
     """Mends a batch before the model sees it."""
 
     def restore(self, batch: Batch) -> Batch:
@@ -50,7 +50,7 @@ class Restorer(Part):
         return _pipeline(schema, host, restore=cls(schema, **hyper))  # type: ignore[call-arg]
 
 
-class _Around(Part):
+class _Around(Component):
     """A part that refers to the model without owning its parameters."""
 
     @property

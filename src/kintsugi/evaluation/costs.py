@@ -240,7 +240,7 @@ def part_sizes(pipeline: Pipeline) -> tuple[PartSize, ...]:
         groups[f"model.encoders.{name}"] = module
     groups |= {f"model.{name}": child for name, child in pipeline.model.named_children() if name != "encoders"}
     groups["model"] = pipeline.model  # what it holds itself, after its children have taken theirs
-    groups |= {path: part for path, part in pipeline.named_parts() if path not in ("restore", "model")}
+    groups |= {path: part for path, part in pipeline.named_components() if path not in ("restore", "model")}
     seen: set[int] = set()
     sizes = []
     for path, module in groups.items():

@@ -45,7 +45,7 @@ def name_of(model: Any) -> str:
     if isinstance(method, str):
         return method
     pipeline = pipeline_of(model)
-    parts = [part for path, part in pipeline.named_parts() if path != "model" and "card" in vars(type(part))]
+    parts = [part for path, part in pipeline.named_components() if path != "model" and "card" in vars(type(part))]
     keys = [str(type(part).card.key) for part in parts]
     if not keys and "card" in vars(type(pipeline.model)):
         keys = [pipeline.model.card.key]

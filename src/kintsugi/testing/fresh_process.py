@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.component import Component
 from kintsugi.core.errors import KintsugiError
 from kintsugi.core.methods import METHODS
-from kintsugi.core.part import Part
 
 HEAVY = ("torchmetrics", "lightning_fabric")  # a second each; only training and evaluation need them
 BATCHES, ANSWERS, ORDER, REPLY = "batches.safetensors", "answers.safetensors", "order.json", "reply.json"
 
 
-def wrong_in_a_fresh_process(methods: Sequence[type[Part]], folder: Path) -> dict[str, str]:
+def wrong_in_a_fresh_process(methods: Sequence[type[Component]], folder: Path) -> dict[str, str]:
     """Save each method, trained briefly, and let one new process load and ask them all.
 
     Args:
@@ -37,7 +37,7 @@ def wrong_in_a_fresh_process(methods: Sequence[type[Part]], folder: Path) -> dic
     Raises:
         AssertionError: the process ended with an error, or predicting imports what is heavy.
     """
-    from kintsugi.contract import data_for, everything, round_trip
+    from kintsugi.testing import data_for, everything, round_trip
 
     expected: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}

@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
-from kintsugi.contract import build
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import METHODS
 from kintsugi.evaluation import Protocol, evaluate, get_protocol
 from kintsugi.evaluation.intervals import Bootstrap, formula_of, measure, paired_difference, seed_interval
 from kintsugi.imperfect.missing import parse_mechanism
 from kintsugi.tasks import Classification
+from kintsugi.testing import build
+from kintsugi.testing.fixture import toy
 from kintsugi.testing.golden_measures import measure_numbers
 from kintsugi.testing.golden_methods import answers, with_holes
 from kintsugi.testing.golden_numbers import Numbers, sha
 from kintsugi.testing.golden_operators import together_numbers
-from kintsugi.training.lab import toy
 from kintsugi.training.sampling import generator
 from kintsugi.training.trainer import Trainer
 from kintsugi.training.views import VIEWS

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kintsugi.contract import ask, build, mixed
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
+from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError, KintsugiError
-from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Schema, Task
 from kintsugi.core.stage import Stage
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.imperfect.missing import parse_mechanism
 from kintsugi.tasks import Classification
+from kintsugi.testing import ask, build, mixed
+from kintsugi.testing.fixture import toy
 from kintsugi.testing.golden_numbers import UNTRAINED, Numbers
 from kintsugi.testing.golden_parts import TOYS
-from kintsugi.training.lab import toy
 from kintsugi.training.sampling import generator
 from kintsugi.training.trainer import Trainer
 
@@ -117,7 +117,7 @@ def arguments(card: Card) -> list[Mapping[str, Any]]:
     return [{}, *OTHER_ARGUMENTS.get(card.key, ())]
 
 
-def method_numbers(cls: type[Part]) -> Numbers:
+def method_numbers(cls: type[Component]) -> Numbers:
     """Task and toy -> stage -> named loss of the first update, and ``answers`` for twenty rows with holes.
 
     ``untrained``: outputs of weights that nobody trained, which change with no version but those that a saved
@@ -132,7 +132,7 @@ def method_numbers(cls: type[Part]) -> Numbers:
 
 
 def trained(
-    cls: type[Part], data: Dataset, rows: int = ANSWERED, epochs: int = SHORT["epochs"], **hyper: Any
+    cls: type[Component], data: Dataset, rows: int = ANSWERED, epochs: int = SHORT["epochs"], **hyper: Any
 ) -> Mapping[str, Numbers]:
     """The same for one data set. ``answers``: probabilities, or values in deviations of the target, ``[20, ...]``.
 
@@ -158,7 +158,7 @@ def trained(
     return {**trainer.first, "answers": answers(pipeline, with_holes(test, rows)), **watched}
 
 
-def outputs(cls: type[Part], data: Dataset, **hyper: Any) -> list[Numbers] | str:
+def outputs(cls: type[Component], data: Dataset, **hyper: Any) -> list[Numbers] | str:
     """Outputs ``[8, ...]`` of a pipeline as it is built, whose weights have all been moved a little; or why there are none."""
     pipeline = build(cls, data.schema, **hyper)
     state = pipeline.state_dict()

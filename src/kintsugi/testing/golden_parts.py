@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kintsugi.contract import ROWS, mixed
 from kintsugi.core.batch import Batch
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Stream
 from kintsugi.core.schema import TASKS, Modality, StreamSpec, Task
 from kintsugi.tasks import Classification, Regression
+from kintsugi.testing import ROWS, mixed
 from kintsugi.testing.golden_numbers import Numbers, projections, seeded
 from kintsugi.training.sampling import generator
 

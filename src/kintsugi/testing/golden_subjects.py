@@ -10,14 +10,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from kintsugi.contract import build, mixed
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import UnknownName
 from kintsugi.core.methods import METHODS
 from kintsugi.core.schema import TASKS, Schema, Task
 from kintsugi.imperfect.missing import MECHANISMS, SETTINGS
 from kintsugi.imperfect.operator import CROSS, OPERATORS
-from kintsugi.testing import golden_areas, golden_bench, golden_operators, golden_parts, golden_reading
+from kintsugi.testing import build, golden_areas, golden_bench, golden_operators, golden_parts, golden_reading, mixed
 from kintsugi.testing.golden_files import Entry, rounded
 from kintsugi.testing.golden_methods import arguments, method_numbers, toys, uneven
 from kintsugi.testing.golden_numbers import Numbers, alone

@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import torch
 
-from kintsugi.contract import CHECKS
-from kintsugi.contract.promises import place_of
 from kintsugi.core.card import Card
 from kintsugi.core.citations import NAME, citation, read_bibliography
+from kintsugi.core.component import Component
 from kintsugi.core.errors import KintsugiError, UnknownName
 from kintsugi.core.methods import METHODS
-from kintsugi.core.part import Part
+from kintsugi.testing import CHECKS
 from kintsugi.testing.architecture import faults_of_method
 from kintsugi.testing.fresh_process import wrong_in_a_fresh_process
 from kintsugi.testing.new_method import BIBTEX, PLACEHOLDER, placeholders
+from kintsugi.testing.promises import place_of
 from kintsugi.testing.style_tools import NotInstalled, checkout, style_faults, type_faults
 
 GOLDEN = Path("tests/golden")  # in the source checkout
@@ -44,7 +44,7 @@ class Subject:
     """A method to check: key, class and, where it stands in one, its file."""
 
     key: str
-    cls: type[Part]
+    cls: type[Component]
     file: Path | None
 
     @property
@@ -130,7 +130,7 @@ def _card(subject: Subject) -> str:
     left = placeholders(card, subject.cls.__doc__, _module_docstring(subject.cls))
     if left:
         raise AssertionError(f"still to be written, since it begins with {PLACEHOLDER!r}: {', '.join(left)}")
-    CHECKS["says_what_it_is"](subject.cls)
+    CHECKS["card_is_true"](subject.cls)
     try:
         citation(subject.key)
     except UnknownName as error:
@@ -158,7 +158,7 @@ def _check_order(key: str, keys: Sequence[str]) -> None:
         raise AssertionError(f"entries of {METHODS.home / NAME} stand in the order of their keys; put {key!r} {where}")
 
 
-def _module_docstring(cls: type[Part]) -> str | None:
+def _module_docstring(cls: type[Component]) -> str | None:
     """The docstring of the module that a class stands in."""
     module = sys.modules.get(cls.__module__)
     return None if module is None else module.__doc__
@@ -214,7 +214,7 @@ def _no_faults(faults: list[str], most: int = 12) -> None:
 
 
 PROMISES: dict[str, Callable[[Subject], Any]] = {
-    name: partial(_promise, name) for name in CHECKS if name != "says_what_it_is"  # which is a part of the card's step
+    name: partial(_promise, name) for name in CHECKS if name != "card_is_true"  # which is a part of the card's step
 }  # fmt: skip
 STEPS: dict[str, Callable[[Subject], Any]] = {
     "card": _card, "ruff": _style, "mypy": _types, "architecture": _architecture, **PROMISES,

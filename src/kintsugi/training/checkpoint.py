@@ -53,7 +53,7 @@ def write_checkpoint(
         groups = state["param_groups"]
         for i, values in state["state"].items():
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(v) for name, v in values.items()}
-    clocks = [[asdict(part.clock) for _, part in p.named_parts()] for p in pipelines]  # type: ignore[operator]
+    clocks = [[asdict(part.clock) for _, part in p.named_components()] for p in pipelines]  # type: ignore[operator]
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     facts: dict[str, Any] = {"position": asdict(position), "groups": groups, "clocks": clocks}
     facts["digest"] = _digest(facts, tensors)
@@ -104,7 +104,7 @@ class Checkpoint:
         """Put every weight, the optimiser and the random state back; the best weights so far are returned."""
         for i, pipeline in enumerate(pipelines):
             self._fill(pipeline, f"pipeline.{i}.")
-            for (_, part), clock in zip(pipeline.named_parts(), self.clocks[i], strict=True):  # type: ignore[operator]
+            for (_, part), clock in zip(pipeline.named_components(), self.clocks[i], strict=True):  # type: ignore[operator]
                 part.clock = Clock(**clock)
         if optimizer is not None:
             state: dict[int, dict[str, Tensor]] = {}

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kintsugi.core import versions
-from kintsugi.core.components import names_held
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import UnknownName
+from kintsugi.core.inventory import names_held
 from kintsugi.core.methods import METHODS
 from kintsugi.core.model import Model
-from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.registry import Registry
 from kintsugi.core.schema import TASKS, Task
@@ -28,12 +28,12 @@ WHOLE = ("training", "reading", "evaluation")  # what is registered nowhere; see
 def names_in(pipeline: Pipeline) -> list[str]:
     """What a pipeline is made of, sorted: ``method mmin``, ``encoder vector``, ``operator fog`` …
 
-    What it holds (:func:`~kintsugi.core.components.names_held`), with operators and mechanisms in attributes of its modules,
+    What it holds (:func:`~kintsugi.core.inventory.names_held`), with operators and mechanisms in attributes of its modules,
     alone or in lists and mappings; and, unless
     every model reads inputs without encoders, the encoders of all its modalities, since a strategy may make models in training.
     """
     names = names_held(pipeline)
-    parts = [module for module in pipeline.modules() if isinstance(module, Part)]
+    parts = [module for module in pipeline.modules() if isinstance(module, Component)]
     names.update(name for module in pipeline.modules() for name in components_of(vars(module)))
     if any(isinstance(part, Model) and part.encoding == "separate" for part in parts):
         names.update(f"encoder {m.kind}" for m in pipeline.schema.modalities if m.kind in ENCODERS)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.component import Component
 from kintsugi.core.data import Data, Splits
 from kintsugi.core.encoder import UserEncoder, evaluating, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss
 from kintsugi.core.methods import address
-from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Strategy
@@ -173,7 +173,7 @@ class Trainer:
         run, self._run = self._run, self._run + 1
         if not any(p is pipeline for p in self._touched):
             self._touched.append(pipeline)
-        parts = pipeline.named_parts()
+        parts = pipeline.named_components()
         for _, part in parts:
             part.clock.stage, part.clock.epoch, part.clock.progress = stage.name, 0, 0.0
         pipeline.training_part = path
@@ -211,7 +211,7 @@ class Trainer:
             if select and self.patience is not None and place.waited >= self.patience:
                 break
             self._tick(pipeline, epoch, epoch / epochs)
-            for _, part in pipeline.named_parts():
+            for _, part in pipeline.named_components():
                 part.on_epoch(data)
             self._at.spread()
             pipeline.train()
@@ -237,7 +237,7 @@ class Trainer:
                 step = i + 1 == steps or (i + 1) % self.accumulate == 0
                 self._update(losses, batch, stage, epoch, step, optimizer, wrapped, module, moving,
                              (epoch * steps + i) / (epochs * steps), group)  # fmt: skip
-                for _, part in pipeline.named_parts() if step else ():
+                for _, part in pipeline.named_components() if step else ():
                     part.on_update()
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + float(loss.detach())
@@ -265,7 +265,7 @@ class Trainer:
         self._at.settle()
         if best is not None:
             pipeline.load_state_dict(best)
-        for _, part in pipeline.named_parts():
+        for _, part in pipeline.named_components():
             part.clock.progress = 1.0
 
     def _update(
@@ -310,7 +310,7 @@ class Trainer:
 
     @staticmethod
     def _tick(pipeline: Pipeline, epoch: int, progress: float) -> None:
-        for _, part in pipeline.named_parts():
+        for _, part in pipeline.named_components():
             part.clock.epoch, part.clock.progress = epoch, progress
 
     @torch.no_grad()
@@ -343,7 +343,7 @@ class Trainer:
             ConfigError: a part holds an argument whose content cannot be told.
         """
         parts = []
-        for path, part in pipeline.named_parts():
+        for path, part in pipeline.named_components():
             try:
                 arguments = content_digest(part.hyper)
             except DataError as error:
@@ -354,7 +354,7 @@ class Trainer:
             encoders = {
                 m.modality.name: structure_digest(m.module) for m in part.modules() if isinstance(m, UserEncoder)
             }
-            parts.append([path, _part_name(part), arguments, encoders])
+            parts.append([path, _component_name(part), arguments, encoders])
         own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
         task = pipeline.schema.task
         names = [*names_in(pipeline), f"task {task.key}", "training", "reading"]
@@ -398,7 +398,9 @@ def check(pipeline: Pipeline, data: Splits) -> None:
         warnings.warn(f"{train.name}: {empty} training rows hold nothing at all and are left out", stacklevel=3)
     if isinstance(train, Dataset) and train.damage.keep == "truth":
         # a helper part without a card follows the method that it belongs to
-        blind = [type(p).__name__ for _, p in pipeline.named_parts() if hasattr(p, "card") and not p.card.sees_hidden]
+        blind = [
+            type(p).__name__ for _, p in pipeline.named_components() if hasattr(p, "card") and not p.card.sees_hidden
+        ]
         if blind:
             raise ConfigError(
                 f"the training data keeps what was hidden as truth, but {', '.join(blind)} must not see it: its card does "
@@ -408,8 +410,8 @@ def check(pipeline: Pipeline, data: Splits) -> None:
 
 def _check_hooks(pipeline: Pipeline) -> None:
     """After each step the weights are in pieces, which no part knows of."""
-    for _, part in pipeline.named_parts():
-        if type(part).on_update is not Part.on_update:
+    for _, part in pipeline.named_components():
+        if type(part).on_update is not Component.on_update:
             raise ConfigError(
                 f"{type(part).__name__} looks at the weights after every step (on_update), and strategy='fsdp' keeps them in "
                 "pieces; use strategy='ddp'"
@@ -418,7 +420,7 @@ def _check_hooks(pipeline: Pipeline) -> None:
 
 def _check_plan(pipeline: Pipeline, data: Splits) -> None:
     """What any stage would stumble over, said before the first one costs time."""
-    parts = dict(pipeline.named_parts())
+    parts = dict(pipeline.named_components())
     for path, stage in pipeline.plan():
         _named(parts[path], stage)
         get_view(stage.view)
@@ -439,7 +441,7 @@ def _rows(data: Splits, rows: str, stage: Stage, pipeline: Pipeline) -> Tensor:
     return found
 
 
-def _named(part: Part, stage: Stage) -> set[nn.Parameter]:
+def _named(part: Component, stage: Stage) -> set[nn.Parameter]:
     """The part's parameters that the stage names."""
     names = dict(part.named_parameters())
     for pattern in stage.train:
@@ -454,7 +456,7 @@ def _named(part: Part, stage: Stage) -> set[nn.Parameter]:
 class _Moving:
     """In a stage only the parameters that it names move; afterwards the flags are as before."""
 
-    def __init__(self, part: Part, pipeline: Pipeline, stage: Stage) -> None:
+    def __init__(self, part: Component, pipeline: Pipeline, stage: Stage) -> None:
         self._before = {p: p.requires_grad for p in pipeline.parameters()}
         own = _named(part, stage)
         self._move = [p for p in pipeline.parameters() if p in own and self._before[p]]
@@ -486,7 +488,7 @@ def _memory(data: Data) -> Data:
     return data.in_memory() if isinstance(data, Dataset) else data
 
 
-def _part_name(part: Part) -> str:
+def _component_name(part: Component) -> str:
     """Its address; of a class of the user's own its name."""
     try:
         return address(part)
@@ -495,6 +497,6 @@ def _part_name(part: Part) -> str:
 
 
 def _title(pipeline: Pipeline) -> str:
-    keys = [p.card.key for _, p in pipeline.named_parts() if hasattr(p, "card")]
+    keys = [p.card.key for _, p in pipeline.named_components() if hasattr(p, "card")]
     around = [key for key in keys if key != "mean_fusion"]  # the host is not what a person chose
     return next(iter(around or keys), type(pipeline.model).__name__)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Batch, Card, ConfigError, Features, Fused, Lab, Model, Schema, Splits, Stage, Stream, ablation_of, check_of,
+    Batch, Card, ConfigError, Features, Fused, Fixture, Model, Schema, Splits, Stage, Stream, ablation_of, claims_of,
     register,
 )  # fmt: skip
 from kintsugi.encoders.lowlevel import lowlevel
@@ -115,17 +115,17 @@ class Apart(EarlyFusion):
         return Features({"joint": Stream.vector(summed)}, batch.present)
 
 
-@check_of(EarlyFusion)
-def modalities_interact_and_fillers_fill(lab: Lab) -> None:
+@claims_of(EarlyFusion)
+def modalities_interact_and_fillers_fill(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.trained().model
+    model = fixture.trained().model
     assert isinstance(model, EarlyFusion)
-    batch = lab.batch()
-    first, second = (batch.inputs[name].requires_grad_() for name in lab.schema.names[:2])
+    batch = fixture.batch()
+    first, second = (batch.inputs[name].requires_grad_() for name in fixture.schema.names[:2])
     (slope,) = torch.autograd.grad(model(batch).output[:, 0].sum(), first, create_graph=True)
     mixed = torch.autograd.grad(slope.sum(), second, allow_unused=True)[0] if slope.requires_grad else None
     assert mixed is not None, "the first modality's effect does not depend on the second"
     assert float(mixed.abs().max()) > 1e-6, "the first modality's effect does not depend on the second"
-    filled = model.joint(batch.only(lab.schema.names[1])).split([p.numel() for p in model.filler], 1)
+    filled = model.joint(batch.only(fixture.schema.names[1])).split([p.numel() for p in model.filler], 1)
     assert torch.equal(filled[0], model.filler[0].expand_as(filled[0])), "the absent part is not the filler"
     assert not torch.equal(filled[1], model.filler[1].expand_as(filled[1])), "a present part is filled"

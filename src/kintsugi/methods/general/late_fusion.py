@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Batch, Card, Features, Fused, Lab, Model, Prediction, Schema, Step, StreamSpec, ablation_of, check_of, register,
+    Batch, Card, Features, Fused, Fixture, Model, Prediction, Schema, Step, StreamSpec, ablation_of, claims_of, register,
 )  # fmt: skip
 from kintsugi.layers.vote import vote
 
@@ -73,11 +73,11 @@ class AbsentVoters(LateFusion):
         return Prediction(merged, features.present, fused.pooled(), unimodal=alone, weights=weights)
 
 
-@check_of(LateFusion)
-def each_modality_speaks_for_itself(lab: Lab) -> None:
+@claims_of(LateFusion)
+def each_modality_speaks_for_itself(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.trained().model
-    batch = lab.batch()
-    for name in lab.schema.names:
+    model = fixture.trained().model
+    batch = fixture.batch()
+    for name in fixture.schema.names:
         prediction = model(batch.only(name))
         assert torch.equal(prediction.output, prediction.unimodal[name]), f"{name} does not speak for itself"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kintsugi.core import Card, Features, Fused, Lab, Model, Schema, ablation_of, check_of, register
+from kintsugi.core import Card, Features, Fused, Fixture, Model, Schema, ablation_of, claims_of, register
 
 
 @register(
@@ -39,12 +39,12 @@ class ZeroFill(MeanFusion):
         return Fused.vector(features.pooled().mean(1), weights=weights)
 
 
-@check_of(MeanFusion)
-def absent_modalities_do_not_pull(lab: Lab) -> None:
+@claims_of(MeanFusion)
+def absent_modalities_do_not_pull(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.pipeline().model.eval()
-    features = model.encode(lab.batch())
-    for i, name in enumerate(lab.schema.names):
-        alone = torch.tensor([m == name for m in lab.schema.names])
+    model = fixture.pipeline().model.eval()
+    features = model.encode(fixture.batch())
+    for i, name in enumerate(fixture.schema.names):
+        alone = torch.tensor([m == name for m in fixture.schema.names])
         fused = model.fuse(features.where(alone)).pooled()
         assert torch.equal(fused, features.pooled()[:, i]), f"absent modalities change the mean of {name}"

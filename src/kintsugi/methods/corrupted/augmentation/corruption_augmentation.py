@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kintsugi.core import (
-    Batch, Card, ConfigError, Inner, Lab, Schema, Splits, Stage, Step, Strategy, ablation_of, check_of, register,
+    Batch, Card, ConfigError, Inner, Fixture, Schema, Splits, Stage, Step, Strategy, ablation_of, claims_of, register,
 )  # fmt: skip
 from kintsugi.imperfect.corruption import (
     Compose,
@@ -158,28 +158,28 @@ def up_to(distortion: Distortion, severity: int) -> Distortion:
 ablation_of(CorruptionAugmentation, share=0.0)
 
 
-@check_of(CorruptionAugmentation)
-def half_is_damaged_anew_in_each_epoch(lab: Lab) -> None:
+@claims_of(CorruptionAugmentation)
+def half_is_damaged_anew_in_each_epoch(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    lab.epochs = 3
-    pipeline = lab.pipeline()
+    fixture.epochs = 3
+    pipeline = fixture.pipeline()
     seen: list[Batch] = []
     hook = pipeline.model.register_forward_pre_hook(_note(seen))
-    lab.train(pipeline)
+    fixture.train(pipeline)
     hook.remove()
     assert all(batch.severity is None for batch in seen), "the model sees how much was damaged"
     levels = []
     for batch in seen:
         assert batch.truth is not None, "the clean batch is gone"
         assert batch.truth.severity is not None, "nobody knows what was damaged"
-        clean = lab.data.batch(batch.index)
+        clean = fixture.data.batch(batch.index)
         for column, name in enumerate(batch.names):
             assert torch.equal(batch.truth.inputs[name], clean.inputs[name]), "truth is not clean"
             changed = (batch.inputs[name] != clean.inputs[name]).any(1)
             assert torch.equal(changed, batch.truth.severity[:, column] > 0), "what is said is not what was done"
         levels.append((batch.index, batch.truth.severity))
-    index = torch.cat([rows for rows, _ in levels]).chunk(lab.epochs)
-    level = torch.cat([found for _, found in levels]).chunk(lab.epochs)
+    index = torch.cat([rows for rows, _ in levels]).chunk(fixture.epochs)
+    level = torch.cat([found for _, found in levels]).chunk(fixture.epochs)
     hit = torch.stack([found[rows.argsort()] > 0 for rows, found in zip(index, level, strict=True)])
     shares = hit.float().mean((0, 1))
     assert bool(((shares - 0.5).abs() < 0.1).all()), f"shares of damaged rows: {shares.tolist()}"

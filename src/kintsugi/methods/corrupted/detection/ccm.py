@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Answer, Batch, Card, Features, Fused, Lab, Model, Monitor, Pipeline, Prediction, Schema, Splits, Stage, Step,
-    ablation_of, check_of, register,
+    Answer, Batch, Card, Features, Fused, Fixture, Model, Monitor, Pipeline, Prediction, Schema, Splits, Stage, Step,
+    ablation_of, claims_of, register,
 )  # fmt: skip
 from kintsugi.encoders.lowlevel import lowlevel
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, product_of_experts, sample
@@ -188,20 +188,20 @@ class Trusting(CCM):
         return Pipeline(cls(schema, **hyper))
 
 
-@check_of(CCM)
-def a_corrupted_sensor_is_found_and_left_out(lab: Lab) -> None:
+@claims_of(CCM)
+def a_corrupted_sensor_is_found_and_left_out(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    lab.epochs = 30
-    pipeline = lab.trained()
-    batch, column = lab.batch(80), 1
+    fixture.epochs = 30
+    pipeline = fixture.trained()
+    batch, column = fixture.batch(80), 1
     with torch.no_grad():
         clean = pipeline.answer(batch)
-        name = lab.schema.names[column]
+        name = fixture.schema.names[column]
         damaged = replace(batch, inputs={**batch.inputs, name: batch.inputs[name].flip(1) * 4})
         naive, mended = pipeline.model(damaged), pipeline.answer(damaged)
     assert mended.reliability is not None, "nothing is watched"
     assert float(mended.reliability[:, column].mean()) < 0.3, "the corrupted modality is not found"
-    others = [i for i in range(len(lab.schema)) if i != column]
+    others = [i for i in range(len(fixture.schema)) if i != column]
     assert float(mended.reliability[:, others].mean()) > 0.9, "sound modalities are rejected"
     assert torch.equal(mended.used, batch.present & (mended.reliability > 0))
     assert clean.embedding is not None

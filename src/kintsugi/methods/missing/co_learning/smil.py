@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kintsugi.core import (
-    Batch, Card, Features, Fused, Lab, Model, Prediction, Schema, Splits, Stage, Step, Stream, ablation_of,
-    check_of, register,
+    Batch, Card, Features, Fused, Fixture, Model, Prediction, Schema, Splits, Stage, Step, Stream, ablation_of,
+    claims_of, register,
 )  # fmt: skip
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, sample
 from kintsugi.layers.meta import fast_weights
@@ -174,12 +174,12 @@ class Unlearned(SMIL):
         return Model.step(self, batch)
 
 
-@check_of(SMIL)
-def rebuilds_from_centres_by_meta_learning(lab: Lab) -> None:
+@claims_of(SMIL)
+def rebuilds_from_centres_by_meta_learning(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.trained().model
+    model = fixture.trained().model
     assert isinstance(model, SMIL)
-    batch = lab.batch().only("m0")
+    batch = fixture.batch().only("m0")
     shares = model.shares("m1", model.encode(batch).pooled()[:, 0])
     rebuilt = model.complete(model.encode(batch)).streams["m1"].pooled()
     assert torch.allclose(rebuilt, shares @ model.get_buffer("centres_m1"), atol=1e-5), "not in the centres' hull"
@@ -194,7 +194,7 @@ def rebuilds_from_centres_by_meta_learning(lab: Lab) -> None:
             torch.manual_seed(0)
             inner = model.task.loss(model(batch).output, batch)
             fast = fast_weights(model, inner, 1.0, only=CLASSIFIER, second_order=second_order)
-            outer = model.task.loss(model.call(fast, lab.batch()).output, lab.batch())
+            outer = model.task.loss(model.call(fast, fixture.batch()).output, fixture.batch())
         weight = next(model.pick["m1"].parameters())
         gradients.append(torch.autograd.grad(outer, weight)[0])
     assert bool(gradients[0].any()), "the outer loss does not reach the rebuilding network through the inner step"

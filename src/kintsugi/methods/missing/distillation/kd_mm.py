@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Answer, Batch, Card, ConfigError, Features, Fused, Inner, Lab, Model, Monitor, Pipeline, Prediction, Runner,
-    Schema, Splits, Stage, Step, Strategy, ablation_of, check_of, register,
+    Answer, Batch, Card, ConfigError, Features, Fused, Inner, Fixture, Model, Monitor, Pipeline, Prediction, Runner,
+    Schema, Splits, Stage, Step, Strategy, ablation_of, claims_of, register,
 )  # fmt: skip
 from kintsugi.layers.mlp import mlp
 from kintsugi.layers.vote import vote
@@ -156,20 +156,20 @@ class Undistilled(KDMM):
         return inner(batch)
 
 
-@check_of(KDMM)
-def teachers_see_what_the_student_does_not(lab: Lab) -> None:
+@claims_of(KDMM)
+def teachers_see_what_the_student_does_not(fixture: Fixture) -> None:
     """See the card's ``check``."""
     from kintsugi.imperfect import parse_mechanism
 
-    train = lab.splits.train.with_missing(parse_mechanism("mcar(0.3)"), seed=1)  # type: ignore[attr-defined]
-    lab.splits = Splits(train, lab.splits.val)
-    pipeline = lab.pipeline()
+    train = fixture.splits.train.with_missing(parse_mechanism("mcar(0.3)"), seed=1)  # type: ignore[attr-defined]
+    fixture.splits = Splits(train, fixture.splits.val)
+    pipeline = fixture.pipeline()
     seen: dict[str, set[int]] = {}
     for name, module in [("student", pipeline.model), *pipeline.strategies[0].teachers.items()]:  # type: ignore[union-attr,operator]
         rows = seen.setdefault(name, set())
-        module.register_forward_pre_hook(_note(rows, name, lab))
-    lab.train(pipeline)
-    for column, name in enumerate(lab.schema.names):
+        module.register_forward_pre_hook(_note(rows, name, fixture))
+    fixture.train(pipeline)
+    for column, name in enumerate(fixture.schema.names):
         own = set(train.index[train.present[:, column]].tolist())
         assert seen[name] == own, f"the teacher of {name} saw {len(seen[name])} rows, {len(own)} own it"
     assert seen["student"] == set(train.index[train.present.all(1)].tolist()), "the student saw incomplete rows"
@@ -180,13 +180,15 @@ def teachers_see_what_the_student_does_not(lab: Lab) -> None:
     assert any(p.grad is not None and bool(p.grad.any()) for p in pipeline.model.parameters())
 
 
-def _note(rows: set[int], name: str, lab: Lab) -> Any:
+def _note(rows: set[int], name: str, fixture: Fixture) -> Any:
     """A hook that notes which training rows a model learns from: those of batches in training mode that own ``name``."""
 
     def hook(module: nn.Module, args: tuple[Batch]) -> None:
         batch = args[0]
         if module.training:
-            here = batch.present[:, lab.schema.column(name)] if name in lab.schema.names else batch.present.any(1)
+            here = (
+                batch.present[:, fixture.schema.column(name)] if name in fixture.schema.names else batch.present.any(1)
+            )
             rows.update(batch.index[here].tolist())
 
     return hook

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from kintsugi.core import (
-    Batch, Card, Features, Fused, Lab, Model, Prediction, Schema, Splits, Stage, Step, StreamSpec, ablation_of,
-    check_of, register,
+    Batch, Card, Features, Fused, Fixture, Model, Prediction, Schema, Splits, Stage, Step, StreamSpec, ablation_of,
+    claims_of, register,
 )  # fmt: skip
 from kintsugi.layers.imagination import Imaginer
 from kintsugi.layers.mlp import mlp
@@ -121,15 +121,15 @@ class Unguided(MMIN):
         return Model.step(self, batch)
 
 
-@check_of(MMIN)
-def imagines_what_is_absent(lab: Lab) -> None:
+@claims_of(MMIN)
+def imagines_what_is_absent(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.trained().model
-    batch = lab.batch(64)
-    for name in lab.schema.names:
-        there = torch.tensor([m != name for m in lab.schema.names])
+    model = fixture.trained().model
+    batch = fixture.batch(64)
+    for name in fixture.schema.names:
+        there = torch.tensor([m != name for m in fixture.schema.names])
         with torch.no_grad():
             truth = model.encode(batch, model.get_submodule("teacher")).streams[name].pooled()  # type: ignore[arg-type]
-            imagined = model(batch.where(there)).extras["imagined"].unflatten(1, (len(lab.schema), -1))
-        guess = imagined[:, lab.schema.column(name)]
+            imagined = model(batch.where(there)).extras["imagined"].unflatten(1, (len(fixture.schema), -1))
+        guess = imagined[:, fixture.schema.column(name)]
         assert mse(guess, truth) < mse(truth.mean(0).expand_as(truth), truth), f"{name} is not imagined"

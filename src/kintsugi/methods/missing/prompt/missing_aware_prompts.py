@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kintsugi.core import Card, ConfigError, Features, Fused, Lab, Model, Schema, Stage, ablation_of, check_of, register
+from kintsugi.core import (
+    Card,
+    ConfigError,
+    Features,
+    Fused,
+    Fixture,
+    Model,
+    Schema,
+    Stage,
+    ablation_of,
+    claims_of,
+    register,
+)
 from kintsugi.layers.prompts import CasePrompts
 from kintsugi.layers.streams import SingleStream
 
@@ -97,12 +109,12 @@ class Unprompted(MissingAwarePrompts):
         return Fused.vector(summary)
 
 
-@check_of(MissingAwarePrompts)
-def the_pattern_acts_through_its_prompt(lab: Lab) -> None:
+@claims_of(MissingAwarePrompts)
+def the_pattern_acts_through_its_prompt(fixture: Fixture) -> None:
     """See the card's ``check``."""
-    model = lab.trained().model
+    model = fixture.trained().model
     assert isinstance(model, MissingAwarePrompts)
-    features = model.encode(lab.batch().only("m0", "m1"))
+    features = model.encode(fixture.batch().only("m0", "m1"))
     told = torch.ones_like(features.present)
     cases = [model.read(features, pattern).pooled() for pattern in (features.present, told)]
     assert not torch.allclose(cases[0], cases[1]), "the pattern does not matter"

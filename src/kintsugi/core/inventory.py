@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kintsugi.core.component import Component
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import METHODS, address
-from kintsugi.core.part import Part
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import TASKS
 
@@ -20,11 +20,11 @@ def names_held(pipeline: Pipeline) -> set[str]:
     """
     kinds: dict[Any, str] = {ENCODERS[kind]: kind for kind in ENCODERS}
     names = {f"encoder {kinds[type(module)]}" for module in pipeline.modules() if type(module) in kinds}
-    parts = [module for module in pipeline.modules() if isinstance(module, Part)]
+    parts = [module for module in pipeline.modules() if isinstance(module, Component)]
     return names | {f"method {key}" for part in parts for key in _methods_of(part)}
 
 
-def _methods_of(part: Part) -> set[str]:
+def _methods_of(part: Component) -> set[str]:
     keys = {vars(base)["card"].key for base in type(part).__mro__ if "card" in vars(base)}
     if not keys:
         try:

@@ -12,7 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kintsugi.contract.trials import (
+from kintsugi.core.batch import Batch
+from kintsugi.core.card import Card
+from kintsugi.core.catalogue import HOME
+from kintsugi.core.component import Component
+from kintsugi.core.data import Splits
+from kintsugi.core.errors import KintsugiError
+from kintsugi.core.methods import METHODS, arguments
+from kintsugi.core.schema import Schema
+from kintsugi.core.stage import Stage
+from kintsugi.data.dataset import Dataset
+from kintsugi.testing.fixture import Fixture
+from kintsugi.testing.trials import (
     ROWS,
     ask,
     build,
@@ -23,17 +34,6 @@ from kintsugi.contract.trials import (
     subsets,
     train,
 )
-from kintsugi.core.batch import Batch
-from kintsugi.core.card import Card
-from kintsugi.core.catalogue import HOME
-from kintsugi.core.data import Splits
-from kintsugi.core.errors import KintsugiError
-from kintsugi.core.methods import METHODS, arguments
-from kintsugi.core.part import Part
-from kintsugi.core.schema import Schema
-from kintsugi.core.stage import Stage
-from kintsugi.data.dataset import Dataset
-from kintsugi.training.lab import Lab
 from kintsugi.training.trainer import Trainer
 
 
@@ -47,7 +47,7 @@ def hold(condition: bool, broken: str) -> None:
         raise AssertionError(broken)
 
 
-def no_leak(cls: type[Part]) -> None:
+def no_leak(cls: type[Component]) -> None:
     """1. What stands in absent slots and unseen cells changes nothing: weights, losses and answers, bit for bit."""
     results = []
     for poison in (False, True):
@@ -62,10 +62,10 @@ def no_leak(cls: type[Part]) -> None:
     hold(torch.equal(answers, poisoned_answers), "an answer reads what is absent")
 
 
-def every_subset(cls: type[Part], off: bool = False) -> None:
+def every_subset(cls: type[Component], ablated: bool = False) -> None:
     """2. Finite, task-shaped answers for every subset; the prior, and nothing used, for a row with nothing."""
     data = data_for(cls)
-    pipeline = fitted(cls, off)
+    pipeline = fitted(cls, ablated)
     batch = everything(data)
     task = data.schema.task
     shape = (len(batch), task.outputs)
@@ -83,7 +83,7 @@ def every_subset(cls: type[Part], off: bool = False) -> None:
     hold(same, "a row with nothing does not get the prior")
 
 
-def alone_or_together(cls: type[Part]) -> None:
+def alone_or_together(cls: type[Component]) -> None:
     """3. A row's answer depends neither on its batch nor on the order of rows or of dictionaries."""
     pipeline = fitted(cls)
     batch = everything(data_for(cls, absent=0.3))
@@ -121,12 +121,12 @@ class _Watch(Trainer):
         super()._update(losses, batch, stage, *rest)
 
 
-def every_loss_trains(cls: type[Part], off: bool = False) -> None:
+def every_loss_trains(cls: type[Component], ablated: bool = False) -> None:
     """4. Over all stages each named loss reaches a parameter, and no trainable parameter is left without gradient."""
     if not cls.card.gradient:
         return
     data = data_for(cls, absent=0.3)
-    pipeline = build(cls, data.schema, off)
+    pipeline = build(cls, data.schema, ablated)
     names = {id(p): n for n, p in pipeline.named_parameters() if p.requires_grad}
     watch = _Watch(epochs=2, batch_size=48, progress=False).watch()
     watch.fit(pipeline, Splits(*data.split()))
@@ -139,7 +139,7 @@ def every_loss_trains(cls: type[Part], off: bool = False) -> None:
     hold(not still, f"trainable parameters without gradient: {', '.join(still)}")
 
 
-def seeded(cls: type[Part]) -> None:
+def seeded(cls: type[Component]) -> None:
     """5. The same seed gives the same weights, bit for bit."""
     data = data_for(cls, absent=0.3)
     again = build(cls, data.schema)
@@ -148,7 +148,7 @@ def seeded(cls: type[Part]) -> None:
         hold(torch.equal(tensor, again.state_dict()[name]), f"{name} differs between two runs of one seed")
 
 
-def round_trip(cls: type[Part], folder: Path) -> Tensor:
+def round_trip(cls: type[Component], folder: Path) -> Tensor:
     """6, first half: saved, with the answers on rows with holes that the loaded model must give in another process."""
     from kintsugi.core.store import save
 
@@ -157,13 +157,13 @@ def round_trip(cls: type[Part], folder: Path) -> Tensor:
     return ask(pipeline, everything(data_for(cls, absent=0.3))).output
 
 
-def learns(cls: type[Part], off: bool = False) -> None:
+def learns(cls: type[Component], ablated: bool = False) -> None:
     """7. On a small task it beats the prior's guess by a margin, within seconds."""
-    lab = Lab(cls, off)
-    pipeline = experienced(cls, off)
-    test: Any = lab.splits.test
+    fixture = Fixture(cls, ablated)
+    pipeline = experienced(cls, ablated)
+    test: Any = fixture.splits.test
     batch = everything(test)
-    task = lab.schema.task
+    task = fixture.schema.task
     answer = task.probabilities(ask(pipeline, batch).output)
     truth: Any = batch.target
     if task.key == "classification":
@@ -178,23 +178,23 @@ def learns(cls: type[Part], off: bool = False) -> None:
     )
 
 
-def has_its_mechanism(cls: type[Part]) -> None:
+def claims_hold(cls: type[Component]) -> None:
     """8. Its own test of its defining property passes, and fails with the mechanism switched off."""
     hold(__debug__, "python -O leaves the assert statements of the method's own check out; check it without -O")
-    hold(hasattr(cls, "mechanism"), f"it has no check: write check(lab) under @check_of({cls.__name__})")
-    hold(hasattr(cls, "off"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
-    mechanism: Callable[[Any], None] = cls.mechanism
+    hold(hasattr(cls, "claims"), f"it has no check: write check(lab) under @claims_of({cls.__name__})")
+    hold(hasattr(cls, "ablation"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
+    mechanism: Callable[[Any], None] = cls.claims
     try:
-        mechanism(Lab(cls))
+        mechanism(Fixture(cls))
     except AssertionError as error:
         if str(error):
             raise
         raise AssertionError(f"its own check fails at {place_of(error)}") from error
     try:
-        mechanism(Lab(cls, off=True))
+        mechanism(Fixture(cls, ablated=True))
     except AssertionError:
         return
-    raise AssertionError("the mechanism test passes on `off` too, so it tests nothing")
+    raise AssertionError("the mechanism test passes on its ablation too, so it tests nothing")
 
 
 def place_of(error: BaseException, file: str = "") -> str:
@@ -204,12 +204,12 @@ def place_of(error: BaseException, file: str = "") -> str:
     return f"line {place.lineno} of {Path(place.filename).name}" + (f": {place.line}" if place.line else "")
 
 
-def off_is_sound(cls: type[Part]) -> None:
+def ablation_is_sound(cls: type[Component]) -> None:
     """8, second half: what is left without the mechanism is still a model: promises 2, 4 and 7."""
-    hold(hasattr(cls, "off"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
+    hold(hasattr(cls, "ablation"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
     for promise in (every_subset, every_loss_trains, learns):
         try:
-            promise(cls, off=True)
+            promise(cls, ablated=True)
         except AssertionError as error:
             raise AssertionError(f"with the mechanism off: {error}") from error
 
@@ -225,7 +225,7 @@ class _FirstSteps(Trainer):
         self.seen += [(stage.name, name, float(loss.detach())) for name, loss in losses.items()]
 
 
-def _look(cls: type[Part], schema: Schema, data: Dataset, hyper: dict[str, Any]) -> tuple[Any, ...]:
+def _look(cls: type[Component], schema: Schema, data: Dataset, hyper: dict[str, Any]) -> tuple[Any, ...]:
     """What an argument can change: shapes, stages, losses of first steps, limits that monitors calibrate."""
     pipeline = build(cls, schema, **hyper)
     shapes = tuple((n, tuple(t.shape)) for n, t in pipeline.state_dict().items())
@@ -237,7 +237,7 @@ def _look(cls: type[Part], schema: Schema, data: Dataset, hyper: dict[str, Any])
     return shapes, stages, tuple(steps.seen), limits, answers
 
 
-def no_argument_ignored(cls: type[Part]) -> None:
+def no_argument_ignored(cls: type[Component]) -> None:
     """9. Every constructor argument changes shapes, stages, first losses or calibration, or is refused."""
     for name, default in arguments(cls).items():
         hold(default is not inspect.Parameter.empty, f"argument {name} has no default")
@@ -272,7 +272,7 @@ def _others(default: Any, modalities: int) -> list[Any]:
     return [[1.0] + [0.5] * (modalities - 1), 2, 0.5]
 
 
-def cached_is_naive(cls: type[Part]) -> None:
+def cached_is_naive(cls: type[Component]) -> None:
     """10. The evaluator with its cache of features answers as the plain sweep does."""
     from kintsugi.evaluation import get_protocol, predict_conditions
 
@@ -289,7 +289,7 @@ def cached_is_naive(cls: type[Part]) -> None:
         hold(torch.equal(fast.used, plain.used), f"condition {fast.condition.name}: other modalities are used")
 
 
-def says_what_it_is(cls: type[Part]) -> None:
+def card_is_true(cls: type[Component]) -> None:
     """11. The card is complete and true where that can be seen; of this library, file and folder are those it says."""
     card: Card = cls.card
     hold(METHODS[card.key] is cls, f"under the key {card.key!r} another class is registered: {METHODS[card.key]!r}")
@@ -310,11 +310,26 @@ def says_what_it_is(cls: type[Part]) -> None:
     for name in arguments(cls):
         hold(name == "dim" or name in explained, f"argument {name} is not explained in the docstring of {cls.__name__}")
     hold("Args" in explained or set(arguments(cls)) <= {"dim"}, f"{cls.__name__} explains no arguments under Args:")
-    hold(hasattr(cls, "off"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
-    hold(hasattr(cls, "mechanism"), f"it has no check: write check(lab) under @check_of({cls.__name__})")
+    hold(hasattr(cls, "ablation"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
+    hold(hasattr(cls, "claims"), f"it has no check: write check(lab) under @claims_of({cls.__name__})")
 
 
-PROMISES: tuple[Callable[[type[Part]], None], ...] = (
-    no_leak, every_subset, alone_or_together, every_loss_trains, seeded, learns, has_its_mechanism, off_is_sound,
-    no_argument_ignored, cached_is_naive, says_what_it_is,
+PROMISES: tuple[Callable[[type[Component]], None], ...] = (
+    no_leak, every_subset, alone_or_together, every_loss_trains, seeded, learns, claims_hold, ablation_is_sound,
+    no_argument_ignored, cached_is_naive, card_is_true,
 )  # fmt: skip
+
+CHECKS: dict[str, Callable[[type[Component]], None]] = {promise.__name__: promise for promise in PROMISES}
+
+
+def check_method(key: str) -> None:
+    """Run every promise on one registered method; the first that is broken raises ``AssertionError`` with what it saw.
+
+    It may stand in this library, in a file that was given to ``load_plugin``, in an installed package that names it, or
+    in a notebook. The round trip through a fresh process is the one promise that needs a folder: see ``kintsugi check``.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    for check in CHECKS.values():
+        check(METHODS[key])

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
+from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
-from kintsugi.core.methods import made, switched_off
-from kintsugi.core.part import Part
+from kintsugi.core.methods import build_ablation, build_pipeline
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Modality, Schema, Task
 from kintsugi.data.dataset import Dataset, TensorSource
@@ -49,11 +49,11 @@ def toy(task: str = "classification", rows: int = 480, modalities: int = 3, dim:
 
 
 @dataclass
-class Lab:
-    """What a method's ``mechanism`` gets: a method class, with its mechanism on or off, and data to try it on."""
+class Fixture:
+    """What a method's ``mechanism`` gets: a method class, with its mechanism on or ablated, and data to try it on."""
 
-    method: type[Part]
-    off: bool = False
+    method: type[Component]
+    ablated: bool = False
     epochs: int = 12
     hyper: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -71,9 +71,9 @@ class Lab:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             chosen = {**self.hyper, **hyper}
-            if self.off:
-                return switched_off(self.method, self.schema, **chosen)
-            return made(self.method, self.schema, **chosen)
+            if self.ablated:
+                return build_ablation(self.method, self.schema, **chosen)
+            return build_pipeline(self.method, self.schema, **chosen)
 
     def trained(self, **hyper: Any) -> Pipeline:
         """Trained on the toy's training rows."""

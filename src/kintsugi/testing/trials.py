@@ -11,15 +11,15 @@ import torch
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
+from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
-from kintsugi.core.methods import made, switched_off
-from kintsugi.core.part import Part
+from kintsugi.core.methods import build_ablation, build_pipeline
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Modality, Schema
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.tasks import Classification, Multilabel, Regression
-from kintsugi.training.lab import Lab
+from kintsugi.testing.fixture import Fixture
 from kintsugi.training.sampling import generator
 from kintsugi.training.trainer import Trainer
 
@@ -84,7 +84,7 @@ def mixed(task: str, absent: float = 0.0, poison: bool = False, modalities: int 
     return Dataset(source)
 
 
-def data_for(cls: type[Part], **options: Any) -> Dataset:
+def data_for(cls: type[Component], **options: Any) -> Dataset:
     """The mixed data in the task and number of modalities that the card allows."""
     card: Card = cls.card
     task = next(t for t in ("classification", "multilabel", "regression") if t in card.tasks)
@@ -99,23 +99,23 @@ def train(pipeline: Pipeline, data: Dataset, epochs: int = 1, **options: Any) ->
     return trainer
 
 
-def build(cls: type[Part], schema: Schema, off: bool = False, **hyper: Any) -> Pipeline:
+def build(cls: type[Component], schema: Schema, ablated: bool = False, **hyper: Any) -> Pipeline:
     """An untrained pipeline, always from the same random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return switched_off(cls, schema, **hyper) if off else made(cls, schema, **hyper)
+        return build_ablation(cls, schema, **hyper) if ablated else build_pipeline(cls, schema, **hyper)
 
 
-def fitted(cls: type[Part], off: bool = False) -> Pipeline:
+def fitted(cls: type[Component], ablated: bool = False) -> Pipeline:
     """Trained for one epoch on mixed data with holes; the same one for every promise."""
     hashable: Any = cls  # which a type checker doubts of modules
-    return _fitted(hashable, off)
+    return _fitted(hashable, ablated)
 
 
 @cache
-def _fitted(cls: Any, off: bool) -> Pipeline:
+def _fitted(cls: Any, ablated: bool) -> Pipeline:
     data = data_for(cls, absent=0.3)
-    pipeline = build(cls, data.schema, off)
+    pipeline = build(cls, data.schema, ablated)
     train(pipeline, data)
     return pipeline
 
@@ -137,12 +137,12 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield from combinations(names, size)
 
 
-def experienced(cls: type[Part], off: bool = False) -> Pipeline:
-    """Trained on the toy of :class:`~kintsugi.training.lab.Lab`, long enough to have learned it."""
+def experienced(cls: type[Component], ablated: bool = False) -> Pipeline:
+    """Trained on the toy of :class:`~kintsugi.testing.fixture.Fixture`, long enough to have learned it."""
     hashable: Any = cls
-    return _experienced(hashable, off)
+    return _experienced(hashable, ablated)
 
 
 @cache
-def _experienced(cls: Any, off: bool) -> Pipeline:
-    return Lab(cls, off).trained()
+def _experienced(cls: Any, ablated: bool) -> Pipeline:
+    return Fixture(cls, ablated).trained()

@@ -10,8 +10,8 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Schema
 
 
-class Lab(Protocol):
-    """:class:`kintsugi.training.lab.Lab`, as methods know it, so that they need not import the trainer."""
+class Fixture(Protocol):
+    """:class:`kintsugi.testing.fixture.Fixture`, as methods know it, so that they need not import the trainer."""
 
     data: Any
     splits: Splits

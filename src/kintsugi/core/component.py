@@ -17,22 +17,22 @@ from kintsugi.core.stage import Clock, Stage
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Splits
-    from kintsugi.core.lab import Lab
+    from kintsugi.core.fixture import Fixture
     from kintsugi.core.pipeline import Pipeline
     from kintsugi.core.schema import Schema
 
 
-class Part(nn.Module):
+class Component(nn.Module):
     """A restorer, a model, a strategy or a monitor.
 
     ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its
-    own. ``off`` is the same method with its mechanism off: constructor values, or a subclass; ``mechanism`` checks its
-    defining property. ``renamed``: argument of before -> its name now, for saved models that know it by the old one.
+    own. ``ablation`` is the same method without its mechanism: constructor values, or a subclass; ``claims`` states what
+    it does that its ablation does not, in figures. ``renamed``: argument of before -> its name now, for saved models that know it by the old one.
     """
 
     card: ClassVar[Card]
-    off: ClassVar[dict[str, Any] | type[Part]]
-    mechanism: ClassVar[Callable[[Lab], None]]
+    ablation: ClassVar[dict[str, Any] | type[Component]]
+    claims: ClassVar[Callable[[Fixture], None]]
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     clock: Clock
     hyper: dict[str, Any]
