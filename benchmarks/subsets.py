@@ -27,7 +27,7 @@ def naive(pipeline: Pipeline, data: Dataset, chunk: int = 1024) -> list[torch.Te
     answers = []
     with torch.no_grad():
         for subset in subsets:
-            parts = [pipeline.answer(batch.only(*subset)).output.softmax(1) for batch in data.batches(chunk)]
+            parts = [pipeline(batch.only(*subset)).output.softmax(1) for batch in data.batches(chunk)]
             answers.append(torch.cat(parts))
     return answers
 
@@ -52,7 +52,7 @@ def main() -> None:
         torch.manual_seed(0)
         pipeline = create(method, data.schema)
         for _, part in pipeline.named_components():
-            part.clock.stage = pipeline.plan()[-1][1].name
+            part.clock.stage = pipeline.stages()[-1][1].name
         seconds = interleaved(
             5,
             cached=lambda p=pipeline: predict_conditions(p, data, conditions),

@@ -278,7 +278,7 @@ def test_it_is_saved_with_its_arguments(tmp_path: Path) -> None:
     assert strategy(again).distortion == strategy(pipeline).distortion
     batch = everything(data.test)
     with torch.no_grad():
-        assert torch.equal(again.answer(batch).output, pipeline.answer(batch).output)
+        assert torch.equal(again(batch).output, pipeline(batch).output)
 
 
 def test_another_host_and_rows_with_holes() -> None:

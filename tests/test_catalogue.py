@@ -713,8 +713,8 @@ def load_nothing() -> kg.Pipeline:
 def test_a_part_that_moved_is_found_under_its_old_address(monkeypatch: pytest.MonkeyPatch) -> None:
     from kintsugi.core.methods import MOVED, component_class
 
-    monkeypatch.setitem(MOVED, "kd_mm.Pupil", "kd_mm.Concat")
-    assert component_class("kd_mm.Pupil") is component_class("kd_mm.Concat")
+    monkeypatch.setitem(MOVED, "ccm.Watchman", "ccm.DetectRejectCorrect")
+    assert component_class("ccm.Watchman") is component_class("ccm.DetectRejectCorrect")
 
 
 def test_an_argument_of_before_is_read_with_a_warning() -> None:

@@ -515,7 +515,7 @@ def test_conditions_of_compositions_are_answered_alike_with_and_without_the_cach
     clean = fast[0].probabilities
     assert all(not torch.equal(one.probabilities, clean) for one in fast[1:])
     direct = everything(test.with_corruption(parse_corruption("gaussian_noise(p, 2) + mismatched_pairs(p, 5)")))
-    answer = fitted.pipeline_.eval().answer(direct).output.softmax(-1)
+    answer = fitted.pipeline_.eval()(direct).output.softmax(-1)
     assert torch.allclose(answer, fast[4].probabilities, atol=1e-5)
 
 

@@ -60,7 +60,7 @@ class Reads(Undocumented):
         features = super().encode(batch, encoders)
         sign = batch.inputs[self.schema.names[0]].flatten(1).nan_to_num(7.0).mean(1)
         stream = features.streams[self.schema.names[1]]
-        return features.replace(**{self.schema.names[1]: replace(stream, tokens=stream.tokens + sign[:, None, None])})
+        return features.replace({self.schema.names[1]: replace(stream, tokens=stream.tokens + sign[:, None, None])})
 
 
 class NotFinite(Undocumented):

@@ -75,7 +75,7 @@ def test_absent_slots_and_unseen_steps_are_zero_and_a_row_with_nothing_is_not_sh
         return linear(given)
 
     batch = rows(data)
-    out = kg.wrap(spy, data.schema, reference=data).answer(batch)
+    out = kg.wrap(spy, data.schema, reference=data)(batch)
     (seen,) = shown
     some = batch.present.any(1)
     assert some.tolist().count(False) >= 1
@@ -100,10 +100,10 @@ def test_poison_in_holes_changes_nothing(absent: Any, prepare: Any) -> None:
     for i, name in enumerate(batch.names):
         poisoned[name][~batch.present[:, i]] = 99
     poisoned["note"][~batch.mask["note"]] = 250
-    again = model.answer(replace(batch, inputs=poisoned)).output
-    assert torch.equal(again, model.answer(batch).output)
+    again = model(replace(batch, inputs=poisoned)).output
+    assert torch.equal(again, model(batch).output)
     poisoned["pic"] = poisoned["pic"] + 1  # what is seen counts
-    assert not torch.equal(model.answer(replace(batch, inputs=poisoned)).output, again)
+    assert not torch.equal(model(replace(batch, inputs=poisoned)).output, again)
 
 
 def test_means_are_those_of_seen_values_and_codes_have_none() -> None:
@@ -152,14 +152,14 @@ def test_stand_ins_of_a_function_go_by_row() -> None:
     assert filled.inputs["pic"][gone].flatten(1)[:, 0].tolist() == [float(i) + 0.5 for i in gone.nonzero().flatten()]
     wrong = kg.wrap(linear, data.schema, absent=lambda name, shape, ids: torch.zeros(1), reference=data)
     with pytest.raises(ConfigError, match=r"absent= gave \[1\] for 'pic'"):
-        wrong.answer(batch)
+        wrong(batch)
 
 
 def test_without_labels_a_row_with_nothing_gets_the_even_answer_and_says_so() -> None:
     data = toy()
     model = kg.wrap(linear, data.schema)
     with pytest.warns(UserWarning, match="hold nothing get the even answer.*reference=train"):
-        out = model.answer(rows(data)).output
+        out = model(rows(data)).output
     assert out[0].tolist() == [0, 0, 0]
 
 
@@ -176,7 +176,7 @@ def test_prepare_makes_the_rows_that_are_seen_into_what_the_model_reads() -> Non
     assert asked == [int(batch.present[:, 1].sum())]
     assert torch.equal(filled.inputs["note"][:, 0], batch.mask["note"].sum(1).float())
     with pytest.raises(ConfigError, match=r"prepare\['note'\] made \[1\] of"):
-        kg.wrap(linear, data.schema, prepare={"note": lambda ids: ids.new_zeros(1)}).answer(batch)
+        kg.wrap(linear, data.schema, prepare={"note": lambda ids: ids.new_zeros(1)})(batch)
     with pytest.raises(UnknownName, match="nota"):
         kg.wrap(linear, data.schema, prepare={"nota": length})
 
@@ -219,7 +219,7 @@ def keyed(batch: Batch) -> dict[str, Any]:
 def test_every_way_of_calling_gives_what_the_model_says_by_hand(model: Any, inputs: Any) -> None:
     data = toy(hole=-1)  # only row 0 has holes
     batch = rows(data).rows(torch.arange(1, 12))
-    got = kg.wrap(model, data.schema, inputs=inputs, reference=data).answer(batch).output
+    got = kg.wrap(model, data.schema, inputs=inputs, reference=data)(batch).output
     clean = {name: x.masked_fill(~batch.mask[name], 0) if name in batch.mask else x for name, x in batch.inputs.items()}
     flat = torch.cat([x.flatten(1) for x in clean.values()], 1)
     assert torch.equal(got, flat[:, :3] if inputs == "matrix" else linear(clean))
@@ -230,8 +230,8 @@ def test_labels_of_a_config_bring_the_columns_into_order() -> None:
     model = kg.wrap(Transformer(), data.schema, reference=data)
     assert model.model.inputs == "keywords"
     batch = rows(data).rows(torch.arange(1, 12))
-    plain = kg.wrap(Positional(), data.schema, inputs="positional", reference=data).answer(batch).output
-    assert torch.equal(model.answer(batch).output, plain[:, [1, 2, 0]])  # no, yes, maybe
+    plain = kg.wrap(Positional(), data.schema, inputs="positional", reference=data)(batch).output
+    assert torch.equal(model(batch).output, plain[:, [1, 2, 0]])  # no, yes, maybe
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_classifier_of_fewer_classes_is_aligned() -> None:
     assert batch.target is not None
     kept = (batch.target != 1).numpy()
     fitted = wrapped.model.foreign.fit(x[kept], np.array(["no", "?", "maybe"])[batch.target.numpy()[kept]])
-    got = wrapped.answer(batch).output.softmax(1).numpy()
+    got = wrapped(batch).output.softmax(1).numpy()
     by_hand = fitted.predict_proba(x)  # in the order maybe, no
     assert np.allclose(got, np.stack([by_hand[:, 1], np.zeros(11), by_hand[:, 0]], 1), atol=1e-6)
 
@@ -275,7 +275,7 @@ def test_one_that_only_predicts_says_one_and_zero() -> None:
     batch = rows(data).rows(torch.arange(1, 12))
     assert batch.target is not None
     fitted = wrapped.model.foreign.fit(wrapped.matrix(data)[1:], batch.target.numpy())
-    got = wrapped.answer(batch).output.softmax(1)
+    got = wrapped(batch).output.softmax(1)
     assert np.allclose(got.numpy(), np.eye(3)[fitted.predict(wrapped.matrix(data)[1:])], atol=1e-6)
 
 
@@ -285,11 +285,11 @@ def test_several_labels_of_a_forest_one_of_which_it_never_saw() -> None:
     wrapped = kg.wrap(RandomForestClassifier(5, random_state=0), data.schema, reference=data)
     x = wrapped.matrix(data)
     forest = wrapped.model.foreign.fit(x, target.numpy())
-    got = wrapped.answer(rows(data)).output.sigmoid()[1:]
+    got = wrapped(rows(data)).output.sigmoid()[1:]
     assert np.allclose(got[:, 0].numpy(), forest.predict_proba(x)[0][1:, 1], atol=1e-6)
     assert np.allclose(got[:, 1:].numpy(), [[0, 1]] * 11, atol=1e-6)
     # a: 6 of 12, b: none, c: all; one row with and one without are added
-    assert torch.allclose(wrapped.answer(rows(data)).output[0].sigmoid(), torch.tensor([7 / 14, 1 / 14, 13 / 14]))
+    assert torch.allclose(wrapped(rows(data)).output[0].sigmoid(), torch.tensor([7 / 14, 1 / 14, 13 / 14]))
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -300,7 +300,7 @@ def test_values_come_back_in_the_users_units(targets: int) -> None:
     x = wrapped.matrix(data)
     fitted = wrapped.model.foreign.fit(x, target.numpy())
     task = data.schema.task
-    got = task.probabilities(wrapped.answer(rows(data)).output)
+    got = task.probabilities(wrapped(rows(data)).output)
     assert np.allclose(got[1:].numpy(), fitted.predict(x)[1:], rtol=1e-4, atol=1e-3)
     assert np.allclose(got[0].numpy(), target.mean(0).numpy(), atol=1e-3)  # nothing present: the mean of training
 
@@ -309,7 +309,7 @@ def test_values_come_back_in_the_users_units(targets: int) -> None:
 def refused(model: Any, match: str, **options: Any) -> None:
     data = toy()
     with pytest.raises((ConfigError, DataError), match=match):
-        kg.wrap(model, data.schema, **{"reference": data, **options}).answer(rows(data))
+        kg.wrap(model, data.schema, **{"reference": data, **options})(rows(data))
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_data_of_another_label_order_or_with_a_modality_less_is_refused() -> Non
     with pytest.raises(DataError, match="lacks modality 'smell'"):
         kg.wrap(linear, more, reference=data)
     with pytest.raises(DataError, match="reads modality 'smell'; these rows have pic, note, c"):
-        kg.wrap(linear, more).answer(rows(data))
+        kg.wrap(linear, more)(rows(data))
     with pytest.raises(DataError, match="has modality 'pic'"):
         kg.wrap(linear, data.schema, absent="mean", reference=data.subset([0]))
 
@@ -519,13 +519,13 @@ def test_a_transformers_model_is_wrapped_as_the_documentation_says() -> None:
     assert scope["results"].table["condition"].nunique() == 7
     network.seen.clear()
     batch = rows(test)
-    out = scope["model"].answer(batch).output
+    out = scope["model"](batch).output
     ((ids, visible),) = network.seen
     text = bytes(i - 1 for i in batch.inputs["clue"][0].tolist() if i).decode()
     assert len(text.split()) == int(visible[0].sum()) > 1
     by_hand = network(input_ids=ids, attention_mask=visible, pixel_values=batch.inputs["image"]).logits
     assert torch.equal(out, by_hand.flip(1))  # brought into the order of the schema
-    deaf = scope["model"].answer(batch.where(torch.tensor([n != "clue" for n in batch.names]))).output
+    deaf = scope["model"](batch.where(torch.tensor([n != "clue" for n in batch.names]))).output
     assert torch.isfinite(deaf).all()
     ids, visible = network.seen[-1]
     assert ids.unique().tolist() == [1]

@@ -339,7 +339,7 @@ def pipeline(data: Dataset) -> Pipeline:
     torch.manual_seed(1)
     torch.nn.init.normal_(found.model.task_head.linear.weight)
     for _, part in found.named_components():
-        part.clock.stage = found.plan()[-1][1].name
+        part.clock.stage = found.stages()[-1][1].name
     return found
 
 

@@ -129,7 +129,7 @@ def stages_of(cls: type[Component]) -> list[tuple[str, Stage]]:
         if isinstance(part, Component) and id(part) not in mine
         for stage in part.stages()
     ]
-    return inner + pipeline.plan()
+    return inner + pipeline.stages()
 
 
 def _stages(cls: type[Component]) -> str:

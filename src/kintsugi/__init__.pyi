@@ -6,6 +6,7 @@ from kintsugi import tasks as tasks
 from kintsugi import testing as testing
 from kintsugi.core.batch import Batch as Batch
 from kintsugi.core.card import Card as Card
+from kintsugi.core.claims import Claim as Claim
 from kintsugi.core.component import Component as Component
 from kintsugi.core.data import Splits as Splits
 from kintsugi.core.errors import KintsugiError as KintsugiError

@@ -185,7 +185,7 @@ def train(
     from rich.console import Console
 
     from kintsugi.commands import rows as rows_of
-    from kintsugi.estimator import Classifier, Regressor
+    from kintsugi.estimator import estimator_for
     from kintsugi.imperfect import parse_mechanism
 
     _check_folder(out)
@@ -194,8 +194,7 @@ def train(
     rows, held = rows_of.training_rows(data, columns, val, seed)
     if mechanism is not None:
         rows, held = rows.with_missing(mechanism, seed=seed), held.with_missing(mechanism, seed=seed + 1)
-    face = Regressor if rows.schema.task.key == "regression" else Classifier
-    model = face(
+    model = estimator_for(rows.schema.task)(
         method, params=settings, epochs=epochs, lr=lr, batch_size=batch_size, patience=patience, seed=seed,
         device=_device(device), checkpoint=out / "checkpoint",
     )  # fmt: skip

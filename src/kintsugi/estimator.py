@@ -23,6 +23,7 @@ from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Schema
+from kintsugi.core.task import TASKS, Face, Task
 from kintsugi.data.cells import Reader
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.reading import check_reading
@@ -48,7 +49,8 @@ class _Estimator:
         encoders: modules of your own, by modality.
     """
 
-    tasks: ClassVar[tuple[str, ...]]
+    face: ClassVar[Face]
+    usual: ClassVar[tuple[str, str]]  # keys of the tasks of one and of several targets, where none is said
     pipeline_: Pipeline
     reading_: dict[str, Any] | None
     trainer_: Trainer
@@ -62,7 +64,7 @@ class _Estimator:
         params: Mapping[str, Any] | None = None,
         modalities: Mapping[str, Reader] | None = None,
         target: str | Sequence[str] | None = None,
-        task: str | None = None,
+        task: str | Task | None = None,
         epochs: int = 20,
         lr: float = 1e-3,
         batch_size: int = 64,
@@ -106,7 +108,7 @@ class _Estimator:
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
 
-        numbers = self.tasks == ("regression",)
+        numbers = self.face == "regressor"
         return Tags(
             estimator_type="regressor" if numbers else "classifier",
             target_tags=TargetTags(required=False),  # it is a column of the rows
@@ -129,10 +131,7 @@ class _Estimator:
             ConfigError: arguments that make no sense; UnknownName: of a method, argument or column, with the nearest.
         """
         rows = self._table(train)
-        if rows.schema.task.key not in self.tasks:
-            raise ConfigError(
-                f"{type(self).__name__} solves {' or '.join(self.tasks)}; the task of {rows.name} is {rows.schema.task.key}"
-            )
+        self._check_face(rows)
         reading = None if rows.reading is None else dict(rows.reading)
         if val is None:
             warnings.warn("no validation rows were given: a tenth of the training rows is held out", stacklevel=2)
@@ -156,6 +155,16 @@ class _Estimator:
         )
         self.trained_on_ = trained_on
         return self
+
+    def _check_face(self, rows: Dataset) -> None:
+        task = rows.schema.task
+        if task.face == self.face:
+            return
+        mine = " or ".join(key for key in TASKS if TASKS[key].face == self.face)
+        remedy = (
+            "train a pipeline of it with kg.Trainer" if task.face is None else f"use {estimator_for(task).__name__}"
+        )
+        raise ConfigError(f"{type(self).__name__} solves {mine}; the task of {rows.name} is {task.key}: {remedy}")
 
     def _build(self, rows: Dataset) -> Pipeline:
         if isinstance(self.method, Pipeline):
@@ -205,7 +214,7 @@ class _Estimator:
         options: dict[str, Any] = {
             "modalities": self.modalities,
             "target": self.target,
-            "task": self.task or self.tasks[-1 if several else 0],
+            "task": self.task or self.usual[several],
         }
         if isinstance(rows, pd.DataFrame):
             return Table.from_pandas(rows, **options)
@@ -230,7 +239,7 @@ class _Estimator:
         device = pipeline.model.prior.device
         with torch.inference_mode():
             for batch in data.batches(CHUNK):
-                prediction = pipeline.answer(batch.to(device))
+                prediction = pipeline(batch.to(device))
                 wrong = ~torch.isfinite(prediction.output).flatten(1).all(1).cpu()
                 if bool(wrong.any()):
                     raise DataError(
@@ -239,12 +248,12 @@ class _Estimator:
                     )
                 yield batch.present, prediction
 
-    def _values(self, data: Dataset) -> np.ndarray:
+    def _values(self, data: Dataset) -> Tensor:
+        """What the task's ``probabilities`` makes of the answers ``[N, ...]``."""
         task = self._fitted().schema.task
-        none = torch.zeros(0, task.outputs)
+        none = torch.zeros(0, *task.output_shape)
         outputs = [p.output.float().cpu() for _, p in self._answers(data)] or [none]
-        values: np.ndarray = torch.cat([task.probabilities(output) for output in outputs]).numpy()
-        return values
+        return torch.cat([task.probabilities(output) for output in outputs])
 
     def explain(self, rows: Rows) -> pd.DataFrame:
         """What each answer rests on: for every row and modality whether it was there and whether it was used."""
@@ -270,26 +279,17 @@ class _Estimator:
 
     def _columns(self, prediction: Prediction) -> pd.DataFrame:
         task = self.pipeline_.schema.task
-        values = task.probabilities(prediction.output.float()).cpu().numpy()
-        names = list(task.names)  # type: ignore[attr-defined]
-        if task.key == "classification":
-            best = values.argmax(1)
-            chosen = {"prediction": np.array(names)[best], "probability": values.max(1).round(4)}
-            return pd.DataFrame(chosen)
-        return pd.DataFrame(
-            values.reshape(len(values), -1),
-            columns=[f"probability_{n}" for n in names] if task.key == "multilabel" else names,
-        )
+        return pd.DataFrame(task.decode(task.probabilities(prediction.output.float()).cpu()))
 
-    def _labelled(self, rows: Rows) -> tuple[Dataset, np.ndarray]:
-        """Those of the rows that have a label, and their labels."""
+    def _score(self, rows: Rows) -> float:
+        """The plain score of the task on those of the rows that have a label."""
         data = self._rows(rows, labels=True)
         if data.target is None or not bool(data.target_present.any()):
             raise DataError(f"{data.name} has no labels to score against")
         _same_target(data, self.pipeline_.schema)
         data = data.subset(data.target_present)
         assert data.target is not None
-        return data, data.target.numpy()
+        return self.pipeline_.schema.task.score(self._values(data), data.target)[1]
 
     # keeping --------------------------------------------------------------------------------------------------
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -308,55 +308,61 @@ class _Estimator:
 
 
 class Classifier(_Estimator):
-    """Predicts a class, or several labels, for rows with holes."""
+    """Predicts a class, also one of an order, or several labels, for rows with holes."""
 
     __doc__ = f"{__doc__}\n\n{(_Estimator.__doc__ or '').partition(chr(10))[2].strip()}"
-    tasks = ("classification", "multilabel")
+    face = "classifier"
+    usual = ("classification", "multilabel")
 
     @property
     def classes_(self) -> np.ndarray:
         """Names of the classes, in the order of the columns of ``predict_proba``."""
-        return np.array(self.pipeline_.schema.task.names)  # type: ignore[attr-defined]
+        return np.array(self.pipeline_.schema.task.names)
 
     def predict_proba(self, rows: Rows) -> np.ndarray:
         """Probabilities ``[N, C]``; a row with nothing gets the class frequencies of the training rows."""
-        return self._values(self._rows(rows))
+        values: np.ndarray = self._values(self._rows(rows)).numpy()
+        return values
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Names of the classes ``[N]``; for several labels a 0/1 matrix ``[N, C]`` at probability 0.5."""
-        probabilities = self.predict_proba(rows)
-        if self.pipeline_.schema.task.key == "multilabel":
-            return (probabilities > 0.5).astype(np.int64)
-        chosen: np.ndarray = self.classes_[probabilities.argmax(1)]
+        chosen: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows)))
         return chosen
 
     def score(self, rows: Rows) -> float:
         """Accuracy on the rows that have a label; for several labels the mean accuracy of a label."""
-        data, target = self._labelled(rows)
-        probabilities = self._values(data)
-        if self.pipeline_.schema.task.key == "multilabel":
-            return float(((probabilities > 0.5) == (target > 0.5)).mean())
-        return float((probabilities.argmax(1) == target).mean())
+        return self._score(rows)
 
 
 class Regressor(_Estimator):
     """Predicts one or more numbers for rows with holes."""
 
     __doc__ = f"{__doc__}\n\n{(_Estimator.__doc__ or '').partition(chr(10))[2].strip()}"
-    tasks = ("regression",)
+    face = "regressor"
+    usual = ("regression", "regression")
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Values ``[N]`` (or ``[N, K]``) in the target's units; a row with nothing gets the training mean."""
-        return self._values(self._rows(rows))
+        values: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows)))
+        return values
 
     def score(self, rows: Rows) -> float:
         """R² on the rows that have a label."""
-        data, target = self._labelled(rows)
-        values = self._values(data).reshape(len(target), -1)
-        target = target.reshape(len(target), -1)
-        rest = ((values - target) ** 2).sum(0)
-        spread = ((target - target.mean(0)) ** 2).sum(0)
-        return float((1 - rest / np.where(spread > 0, spread, np.nan)).mean())
+        return self._score(rows)
+
+
+FACES: dict[Face, type[Classifier | Regressor]] = {"classifier": Classifier, "regressor": Regressor}
+
+
+def estimator_for(task: Task) -> type[Classifier | Regressor]:
+    """The estimator that serves a task, by its face.
+
+    Raises:
+        ConfigError: none does.
+    """
+    if task.face is None:
+        raise ConfigError(f"no estimator serves task {task.key!r}; train a pipeline of it with kg.Trainer")
+    return FACES[task.face]
 
 
 def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | None = None) -> Classifier | Regressor:
@@ -378,7 +384,7 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
             f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.core.store.load"
         )
     face = kinds[extra["estimator"]]
-    if pipeline.schema.task.key not in face.tasks:
+    if pipeline.schema.task.face != face.face:
         raise ModelFileError(f"{folder} is damaged: a {face.__name__} of task {pipeline.schema.task.key}")
     if isinstance(extra.get("method"), str):  # a pipeline of the user's own is complete with its encoders
         model = face(extra["method"], seed=extra.get("seed", 0), encoders=encoders)
@@ -418,16 +424,11 @@ def _alike(rows: Rows, schema: Schema, reading: Mapping[str, Any] | None, labels
 
 
 def _same_target(rows: Dataset, schema: Schema) -> None:
-    one, other = rows.schema.task, schema.task
-    if one.key != other.key or one.outputs != other.outputs:
+    reason = schema.task.same_meaning(rows.schema.task)
+    if reason is not None:
         raise DataError(
-            f"{rows.name} is for {one.key} with {one.outputs} outputs, the model for {other.key} with {other.outputs}"
-        )
-    names, trained = list(getattr(one, "names", ())), list(getattr(other, "names", ()))
-    if one.key != "regression" and names != trained:
-        raise DataError(
-            f"{rows.name} has the classes {', '.join(names)}, the model {', '.join(trained)}: a label would mean another "
-            "class. Give the file, frame or records themselves, or read them with kg.Table.from_reading(rows, model.reading_)"
+            f"{rows.name} {reason}. Give the file, frame or records themselves, or read them with "
+            "kg.Table.from_reading(rows, model.reading_)"
         )
 
 

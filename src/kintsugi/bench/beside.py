@@ -36,7 +36,7 @@ class Beside:
         """For ``evaluate(each=...)``."""
         self.values = {outcome.condition.name: {} for outcome in outcomes}
         self._detect(outcomes, rows)
-        if rows.schema.task.key == "classification":
+        if rows.schema.task.exclusive:
             assert rows.target is not None
             self._calibrate(outcomes, rows.target.numpy())
 

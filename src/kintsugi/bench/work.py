@@ -63,9 +63,9 @@ def perform(job: Job) -> Done:
 
 def estimator_of(job: Job) -> Classifier | Regressor:
     """The classifier or regressor that a job trains."""
-    from kintsugi.estimator import Classifier, Regressor
+    from kintsugi.estimator import estimator_for
 
-    face = Regressor if rows_of(job.source)[0].schema.task.key == "regression" else Classifier
+    face = estimator_for(rows_of(job.source)[0].schema.task)
     own = {"epochs", "lr", "batch_size", "patience", "device"}
     trainer = trainer_spelling(job.trainer)
     return face(

@@ -2,6 +2,8 @@
 
 from kintsugi.core.batch import Batch as Batch
 from kintsugi.core.card import Card as Card
+from kintsugi.core.claims import Claim as Claim
+from kintsugi.core.claims import Claims as Claims
 from kintsugi.core.component import Component as Component
 from kintsugi.core.data import Data as Data
 from kintsugi.core.data import Splits as Splits
@@ -11,6 +13,7 @@ from kintsugi.core.features import Features as Features
 from kintsugi.core.features import Fused as Fused
 from kintsugi.core.features import Stream as Stream
 from kintsugi.core.fixture import Fixture as Fixture
+from kintsugi.core.methods import COMPONENTS as COMPONENTS
 from kintsugi.core.methods import ablation_of as ablation_of
 from kintsugi.core.methods import claims_of as claims_of
 from kintsugi.core.methods import create as create

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ class Batch:
     mask: name -> bool ``[B, T]``: steps (of text, series, table cells) that exist and were seen; absent key: all.
     context: what is no modality: speaker, time, client.
     truth: this batch before the view or the augmentation of this step; legal in losses only.
+    auxiliary: the second batch of a stage that asks for one: pairs, unlabelled rows, enrolment.
+    identity: int64 ``[B]``: which row of which table each is, equal for equal rows only; None where nobody asked. For methods
+    that read other rows and must not take a row for its own neighbour.
     severity: float ``[B, M]``: the level, 0 to 5, of what was done to each slot. A distortion says it on the batch that it
     returns; data sets take it off, and an augmentation moves it to ``truth``, so that no method sees it as an input.
     """
@@ -38,6 +41,8 @@ class Batch:
     context: dict[str, Any] = field(default_factory=dict)
     truth: Batch | None = None
     severity: Tensor | None = None
+    auxiliary: Batch | None = None
+    identity: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -54,9 +59,7 @@ class Batch:
 
     def view(self, keep: Tensor) -> Batch:
         """Like :meth:`where`, and remembers in ``truth`` what was there before."""
-        seen = self.where(keep)
-        seen.truth = self if self.truth is None else self.truth
-        return seen
+        return replace(self.where(keep), truth=self if self.truth is None else self.truth)
 
     def only(self, *names: str) -> Batch:
         """Only these modalities are left present."""
@@ -73,8 +76,9 @@ class Batch:
         return replace(self.truth.where(~self.present), truth=None)
 
     def rows(self, keep: Tensor) -> Batch:
-        """Some rows: bool ``[B]`` or positions ``[R]``."""
-        return self.map(lambda x: x[keep], lambda c: _context_rows(c, keep))
+        """Some rows: bool ``[B]`` or positions ``[R]``; of the auxiliary batch, which pairs with none of them, all."""
+        chosen = replace(self, auxiliary=None).map(lambda x: x[keep], lambda c: _context_rows(c, keep))
+        return replace(chosen, auxiliary=self.auxiliary)
 
     def to(self, device: torch.device | str) -> Batch:
         """Every tensor on this device."""
@@ -83,28 +87,22 @@ class Batch:
     def map(self, change: Callable[[Tensor], Tensor], context: Callable[[Any], Any] = lambda c: c) -> Batch:
         """The same batch with ``change`` applied to every tensor that has a batch axis."""
 
-        def each(x: Tensor | None) -> Tensor | None:
-            return None if x is None else change(x)
+        def each(value: Any) -> Any:
+            if isinstance(value, Batch):
+                return value.map(change, context)
+            if isinstance(value, dict):
+                return {name: change(x) for name, x in value.items()}
+            return change(value) if isinstance(value, Tensor) else value
 
-        return Batch(
-            self.names,
-            {name: change(x) for name, x in self.inputs.items()},
-            change(self.present),
-            change(self.index),
-            each(self.target),
-            each(self.target_present),
-            each(self.weight),
-            {name: change(m) for name, m in self.mask.items()},
-            {name: context(c) for name, c in self.context.items()},
-            None if self.truth is None else self.truth.map(change, context),
-            each(self.severity),
-        )
+        # by name, so that a field that is added later is not lost
+        changed = {f.name: each(getattr(self, f.name)) for f in fields(self) if f.name != "context"}
+        return Batch(**changed, context={name: context(c) for name, c in self.context.items()})
 
 
 def _context_rows(value: Any, keep: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[keep]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         positions = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
         return [value[int(i)] for i in positions]
     return value

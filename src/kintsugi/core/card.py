@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Literal, Self
 
 from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.retired import warn
 
 Level = Literal["low", "medium", "high"]
 LEAVES = (
@@ -18,8 +21,17 @@ LEAVES = (
     "corrupted/confidence", "corrupted/robust_fusion", "corrupted/augmentation", "corrupted/adversarial",
 )  # fmt: skip
 IMPERFECTIONS = ("missing in training", "missing at test", "corrupted in training", "corrupted at test")
+MODALITY_TABLES = ("train", "use", "auxiliary")
 LEVELS = ("low", "medium", "high")
 KEY = r"[a-z][a-z0-9_]*"
+
+
+def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A card of before had one sentence under ``check``; it is read as the name of one claim."""
+    if not isinstance(values.get("check"), str) or "claims" in values:
+        return dict(values)
+    warn("Card(check=…)", "claims=(…,)", 3)
+    return {name: value for name, value in values.items() if name != "check"} | {"claims": (values["check"],)}
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,8 @@ class Card:
 
     key: slug, the name of ``create``; of a method of this library also the name of its file, if it is alone there.
     name: as published; the paper itself stands in ``references.bib`` under ``cite``, which is the key unless said.
-    leaf: place in the taxonomy; check: the property that its test asserts.
+    leaf: place in the taxonomy.
+    claims: what it does that its ablation does not: names of claims that its check states in figures.
     faithful: what of the paper's essence is here; simplified: what is not, and why.
     premise: what the data must be like for the method to help over the plain host.
     confidence: how well the mechanism is known: high (from the paper or its code), medium (in parts), or low (from a title).
@@ -38,6 +51,9 @@ class Card:
     formerly: keys that it had before, under which saved models and suites still find it.
     sees_hidden: it may be trained on what a simulator hid; joint: it models interactions between modalities;
     reference: its answer at test time reads stored training rows; gradient: it is trained by descent; cost: of training.
+    evidence: what its uncertainty of classes is, where it is not the normalised entropy of the answer.
+    modality_only_in: tables, of ``MODALITY_TABLES``, that may be the only ones with some modality; for all other methods a
+        modality that the training rows lack is an error.
 
     Raises:
         UnknownName: a field that cards do not have, with the nearest one; a leaf or an imperfection that is not known.
@@ -48,7 +64,7 @@ class Card:
     name: str
     leaf: str
     faithful: tuple[str, ...]
-    check: str
+    claims: tuple[str, ...]
     imperfection: tuple[str, ...]
     premise: str
     confidence: Level
@@ -64,9 +80,12 @@ class Card:
     reference: bool = False
     gradient: bool = True
     cost: Level = "low"
+    evidence: str = ""
+    modality_only_in: tuple[str, ...] = ()
 
     def __new__(cls, *args: Any, **given: Any) -> Self:  # before the constructor, whose TypeError names no remedy
         sorts, needed = _fields()
+        given = _of_today(given)
         key = given.get("key", args[0] if args else "?")
         for name in given:
             if name not in sorts:
@@ -84,6 +103,9 @@ class Card:
         for imperfection in self.imperfection:
             if imperfection not in IMPERFECTIONS:
                 raise UnknownName(f"imperfection of card {self.key!r}:", imperfection, IMPERFECTIONS)
+        for table in self.modality_only_in:
+            if table not in MODALITY_TABLES:
+                raise UnknownName(f"table of card {self.key!r}:", table, MODALITY_TABLES)
         for name in ("confidence", "cost"):
             if getattr(self, name) not in LEVELS:
                 raise ConfigError(f"card {self.key!r}: {name} is low, medium or high, not {getattr(self, name)!r}")
@@ -103,12 +125,15 @@ class Card:
             wanted = "(least, most), of 1 or more, where most may be None"
         elif sort.startswith("tuple"):
             fits = isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
-            fits &= bool(value) or name in ("simplified", "formerly")
+            fits &= bool(value) or name in ("simplified", "formerly", "modality_only_in")
             wanted = "a tuple of texts: ('one',) with a comma"
         elif sort in ("bool", "int"):
             fits, wanted = type(value).__name__ == sort, "True or False" if sort == "bool" else "a whole number"
         else:
-            fits, wanted = isinstance(value, str) and (bool(value) or name == "cite"), "a text that says something"
+            fits, wanted = (
+                isinstance(value, str) and (bool(value) or name in ("cite", "evidence")),
+                "a text that says something",
+            )
         if not fits:
             raise ConfigError(f"card {self.key or '?'!r}: {name} is {wanted}, not {value!r}")
 
@@ -125,3 +150,16 @@ def _fields() -> tuple[dict[str, str], tuple[str, ...]]:
         {field.name: str(field.type) for field in fields(Card)},
         tuple(field.name for field in fields(Card) if field.default is MISSING),
     )
+
+
+def _reads_cards_of_before(plain: Any) -> Any:
+    def init(self: Card, *args: Any, **given: Any) -> None:
+        with warnings.catch_warnings():  # said once, by ``__new__``
+            warnings.simplefilter("ignore", DeprecationWarning)
+            given = _of_today(given)
+        plain(self, *args, **given)
+
+    return init
+
+
+Card.__init__ = _reads_cards_of_before(Card.__init__)  # type: ignore[method-assign]

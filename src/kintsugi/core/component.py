@@ -1,4 +1,4 @@
-"""The life cycle that the four kinds of part share."""
+"""The life cycle that every component of a pipeline shares."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import nn
 
 from kintsugi.core.card import Card
+from kintsugi.core.claims import Claims
 from kintsugi.core.encoder import UserEncoder
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.stage import Clock, Stage
@@ -25,29 +26,38 @@ if TYPE_CHECKING:
 class Component(nn.Module):
     """A restorer, a model, a strategy or a monitor.
 
-    ``hyper`` holds the constructor arguments as given, so that a part can be saved, cloned and shown without code of its
-    own. ``ablation`` is the same method without its mechanism: constructor values, or a subclass; ``claims`` states what
-    it does that its ablation does not, in figures. ``renamed``: argument of before -> its name now, for saved models that know it by the old one.
+    ``hyper`` holds the constructor arguments as given, so that a component can be saved, cloned and shown without code of
+    its own. ``ablation`` is the same method without its mechanism: constructor values, or a subclass; ``claims`` states in
+    figures what the method does that its ablation does not.
+
+    renamed: argument of before -> its name now, for saved models that know it by the old one.
+    rare: glob patterns of parameters that only few rows reach, so that a training of a few batches may miss them.
+    training_only: names of submodules that no answer needs: they are neither saved nor counted in what is served.
+    uses: glob patterns of the pipeline's shared components that this one reads in use; all others are for training only.
     """
 
     card: ClassVar[Card]
     ablation: ClassVar[dict[str, Any] | type[Component]]
-    claims: ClassVar[Callable[[Fixture], None]]
+    claims: ClassVar[Callable[[Fixture], Claims]]
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    rare: ClassVar[tuple[str, ...]] = ()
+    training_only: ClassVar[tuple[str, ...]] = ()
+    uses: tuple[str, ...] = ()
     clock: Clock
     hyper: dict[str, Any]
     frozen: dict[str, tuple[str, bool]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        part = super().__new__(cls)
+        component = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
-        given = dict(signature.bind_partial(part, *args, **kwargs).arguments)
+        arguments = dict(signature.bind_partial(component, *args, **kwargs).arguments)
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:  # **hyper holds arguments, it is none
-                given |= given.pop(name, {})
-        given.pop(next(iter(signature.parameters)), None)  # self
-        part.__dict__["hyper"] = {name: value for name, value in given.items() if name != "schema"}
-        return part
+                arguments |= arguments.pop(name, {})
+        arguments.pop(next(iter(signature.parameters)), None)  # self
+        component.__dict__["built_for"] = arguments.pop("schema", None)
+        component.__dict__["hyper"] = arguments
+        return component
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,21 +82,43 @@ class Component(nn.Module):
         """The modalities for which it holds a module of the user's, which cannot be written as JSON."""
         return tuple(sorted({m.modality.name for m in self.modules() if isinstance(m, UserEncoder)}))
 
+    # where it stands -------------------------------------------------------------------------------------------
+    @property
+    def pipeline_in_use(self) -> Pipeline:
+        """The pipeline that it is a component of.
+
+        Raises:
+            ConfigError: it is in none yet.
+        """
+        pipeline: Pipeline | None = self.__dict__.get("attached_to")
+        if pipeline is None:
+            raise ConfigError(f"{type(self).__name__} is in no pipeline yet: Pipeline(...) attaches its components")
+        return pipeline
+
+    def attach(self, pipeline: Pipeline) -> None:
+        """Called by the pipeline; kept out of the module tree, so that each parameter has one owner."""
+        self.__dict__["attached_to"] = pipeline
+
+    # training --------------------------------------------------------------------------------------------------
     def stages(self) -> list[Stage]:
-        """Phases of training, in order; none for a part that is not trained by itself."""
+        """Phases of training, in order; none for a component that is not trained by itself."""
         return []
 
     def prepare(self, data: Splits, stage: Stage) -> None:
-        """Before a stage, without gradient: centres, banks, graphs, teachers."""
+        """Before a stage, without gradient: centres, graphs, teachers."""
 
     def on_epoch(self, data: Splits) -> None:
-        """Before each epoch: rewriting labels, pairs, graphs."""
+        """Before each epoch, without gradient: rewriting labels, pairs, graphs."""
 
     def on_update(self) -> None:
         """After each step of the optimiser: moving averages."""
 
+    def settle(self, data: Splits) -> None:
+        """Without gradient, in evaluation mode, whenever the weights are about to be asked: before each validation, and when
+        training is over and the best weights are back. Banks are filled here, and closed forms solved."""
+
     def keep_frozen(self, name: str, module: nn.Module, save: bool = False) -> nn.Module:
-        """A copy of one of this part's modules that never moves; ``save`` where inference needs it."""
+        """A copy of one of this component's modules that never moves; ``save`` where answers need it."""
         path = next((n for n, m in self.named_modules() if m is module), None)
         if path is None:
             raise ConfigError(f"keep_frozen({name!r}): the module is not one of {type(self).__name__}'s own")
@@ -100,6 +132,27 @@ class Component(nn.Module):
         for name in self.frozen:
             getattr(self, name).eval()
         return self
+
+    # what is served --------------------------------------------------------------------------------------------
+    def not_served(self) -> list[str]:
+        """Names of the submodules that no answer needs."""
+        frozen = [name for name, (_, save) in self.frozen.items() if not save]
+        return [name for name in (*self.training_only, *frozen) if name in self._modules]
+
+    def strip(self) -> None:
+        """Let go of what no answer needs."""
+        for name in self.not_served():
+            del self._modules[name]
+            self.frozen.pop(name, None)
+
+    def make_whole(self) -> None:
+        """Before training: what :meth:`strip` took is there again, as new."""
+        absent = [name for name in self.training_only if name not in self._modules]
+        if absent:
+            device = next((p.device for p in self.parameters()), None)
+            fresh = type(self)(self.built_for, **self.hyper)  # type: ignore[call-arg]
+            for name in absent:
+                setattr(self, name, getattr(fresh, name).to(device))
 
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:

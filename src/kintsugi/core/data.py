@@ -46,7 +46,14 @@ class Data(ABC):
 
     @property
     def reference(self) -> Data:
-        """Clean rows whose statistics say how large a damage is: the training rows, where it is known which these are."""
+        """Clean rows whose statistics say how large a damage is: the training rows, where it is known which these are.
+
+        They are without what a simulator hid in them.
+        """
+        return self
+
+    def identified(self) -> Data:
+        """The same rows, whose batches carry ``identity`` where this kind of data can tell rows of several tables apart."""
         return self
 
     def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
@@ -82,8 +89,12 @@ class Data(ABC):
 
 @dataclass
 class Splits:
-    """Training, validation and, where it is asked for, test rows."""
+    """Training and validation rows; where they are asked for, test rows, and an auxiliary table.
+
+    auxiliary: what only stages of training read that ask for it: pairs, unlabelled rows, enrolment.
+    """
 
     train: Data
     val: Data
     test: Data | None = None
+    auxiliary: Data | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Stream
 from kintsugi.core.registry import Registry
-from kintsugi.core.schema import Modality
+from kintsugi.core.schema import KINDS, Modality
 
 
 class Encoder(nn.Module):
@@ -150,7 +150,7 @@ def evaluating(module: nn.Module, on: bool = True) -> Iterator[None]:
 
 
 def _dtype(modality: Modality) -> torch.dtype:
-    return torch.int64 if modality.kind == "text" else torch.float32
+    return KINDS[modality.kind].dtype
 
 
 def blank(modality: Modality, rows: int = 1, device: torch.device | None = None) -> Tensor:

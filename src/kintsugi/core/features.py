@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,32 +55,46 @@ class Stream:
         return replace(self, tokens=self.tokens[keep], mask=self.mask[keep], finer=tuple(f[keep] for f in self.finer))
 
 
+class TokenSequence(NamedTuple):
+    """Tokens ``[B, T, D]``, mask bool ``[B, T]``, and the column of the modality of each: int ``[T]``."""
+
+    tokens: Tensor
+    mask: Tensor
+    modality: Tensor
+
+
 @dataclass
 class Features:
-    """One stream a modality, and which are present. The streams of absent slots are zero, finer maps too."""
+    """One stream for each modality, and which are present. The streams of absent slots are zero, finer maps too.
+
+    identity: of the rows, as in :class:`~kintsugi.core.batch.Batch`; None where nobody asked.
+    """
 
     streams: dict[str, Stream]
     present: Tensor
+    identity: Tensor | None = None
 
     def where(self, keep: Tensor) -> Features:
         """Encode once, look at many views: ``keep`` is bool ``[B, M]`` or ``[M]``."""
         present = self.present & keep
         streams = {name: s.where(present[:, i]) for i, (name, s) in enumerate(self.streams.items())}
-        return Features(streams, present)
+        return Features(streams, present, self.identity)
 
-    def replace(self, present: Tensor | None = None, **streams: Stream) -> Features:
+    def replace(self, streams: Mapping[str, Stream] | None = None, present: Tensor | None = None) -> Features:
         """The same with other streams; ``present`` only where a method vouches for what it filled in."""
-        return Features({**self.streams, **streams}, self.present if present is None else present)
+        merged = {**self.streams, **(streams or {})}
+        return Features(merged, self.present if present is None else present, self.identity)
 
     def rows(self, keep: Tensor) -> Features:
         """Some rows."""
-        return Features({name: s.rows(keep) for name, s in self.streams.items()}, self.present[keep])
+        identity = None if self.identity is None else self.identity[keep]
+        return Features({name: s.rows(keep) for name, s in self.streams.items()}, self.present[keep], identity)
 
-    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All tokens in one sequence: tokens ``[B, T, D]``, mask ``[B, T]``, and which modality each is: int ``[T]``."""
+    def tokens(self) -> TokenSequence:
+        """All tokens in one sequence."""
         streams = list(self.streams.values())
         kinds = torch.cat([torch.full((s.mask.shape[1],), i) for i, s in enumerate(streams)])
-        return (
+        return TokenSequence(
             torch.cat([s.tokens for s in streams], 1),
             torch.cat([s.mask for s in streams], 1),
             kinds.to(self.present.device),
@@ -104,10 +118,20 @@ class Fused(Stream):
 
     @classmethod
     def vector(cls, x: Tensor, weights: Tensor | None = None, extras: Mapping[str, Any] | None = None) -> Fused:
-        """One token a row, from ``[B, D]``."""
+        """One token for each row, from ``[B, D]``."""
         return cls(
             x[:, None],
             torch.ones(len(x), 1, dtype=torch.bool, device=x.device),
             weights=weights,
             extras=dict(extras or {}),
         )
+
+    def where(self, rows: Tensor) -> Fused:
+        """Zero in the rows ``~rows`` (bool ``[B]``), weights too."""
+        weights = None if self.weights is None else torch.where(rows[:, None], self.weights, 0)
+        return replace(super().where(rows), weights=weights)  # type: ignore[return-value]
+
+    def rows(self, keep: Tensor) -> Fused:
+        """Some rows, with their weights; what a file handed to itself in ``extras`` stays whole."""
+        weights = None if self.weights is None else self.weights[keep]
+        return replace(super().rows(keep), weights=weights)  # type: ignore[return-value]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kintsugi.core.retired import NAMES, warn
+
 LINE = re.compile(r"^from (kintsugi[\w.]*) import (\w+) as (\w+)$", re.MULTILINE)
 
 
@@ -25,6 +27,10 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     homes = {name: (place, thing) for place, thing, name in LINE.findall(listed)}
 
     def get(name: str) -> Any:
+        today = NAMES.get(package, {}).get(name)
+        if today is not None:
+            warn(f"{package}.{name}", f"{package}.{today}")
+            return get(today)
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         place, thing = homes[name]

@@ -1,4 +1,4 @@
-"""Methods as classes: registering one with its card, making a pipeline of it, and naming its parts in saved models."""
+"""Methods as classes: registering one with its card, making a pipeline of it, and naming components in saved models."""
 
 from __future__ import annotations
 
@@ -18,31 +18,22 @@ from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.registry import Registry
+from kintsugi.core.retired import warn
 from kintsugi.core.schema import TASKS, Schema
 
 if TYPE_CHECKING:
-    pass
+    from kintsugi.core.claims import Claims
+    from kintsugi.core.fixture import Fixture
+
 
 __all__ = [
-    "METHODS",
-    "ablation_of",
-    "address",
-    "arguments",
-    "build_ablation",
-    "build_pipeline",
-    "card",
-    "claims_of",
-    "component_class",
-    "create",
-    "current_names",
-    "list_methods",
-    "load_plugin",
-    "register",
-    "variant",
+    "COMPONENTS", "METHODS", "ablation_of", "address", "arguments", "build_ablation", "build_pipeline", "card", "claims_of",
+    "component_class", "create", "current_names", "list_methods", "load_plugin", "register", "shared_name", "variant",
 ]  # fmt: skip
 
 P = TypeVar("P", bound=type[Component])
-F = TypeVar("F", bound="Callable[[Fixture], None]")
+F = TypeVar("F", bound="Callable[[Fixture], Claims | None]")
 
 # What Classifier and Regressor take themselves: a method's argument of such a name could never be given.
 ESTIMATORS_OWN = frozenset({
@@ -50,7 +41,11 @@ ESTIMATORS_OWN = frozenset({
     "checkpoint", "progress", "trainer", "encoders",
 })  # fmt: skip
 
-# Where a helper part of a method stands today, by the address that saved models of before know it under.
+# Shared by several methods: teachers, students, fall-backs, watchers. Saved models know them as ``component:<name>``.
+COMPONENTS: Registry[type[Component]] = Registry("component", "kintsugi.components")
+SHARED = "component:"
+
+# Where a helper component of a method stands today, by the address that saved models of before know it under.
 MOVED: dict[str, str] = {}
 
 
@@ -114,13 +109,33 @@ def ablation_of(method: type[Component], **values: Any) -> Callable[[P], P]:
 
 
 def claims_of(method: type[Component]) -> Callable[[F], F]:
-    """Decorator of the function ``check(lab)`` that asserts a method's defining property, and fails on its ablation."""
+    """Decorator of the function that states what a method does in figures: it yields a ``Claim`` for each.
+
+    It gets a fixture of the method or of its ablation, and has to give every claim on both.
+    """
 
     def add(check: F) -> F:
-        method.claims = staticmethod(check)
+        method.claims = staticmethod(check if inspect.isgeneratorfunction(check) else _claims_of_before(method, check))
         return check
 
     return add
+
+
+def _claims_of_before(method: type[Component], check: Callable[[Fixture], Any]) -> Callable[[Fixture], Claims]:
+    """A check of before asserted one property; it is one claim that holds or does not."""
+    from kintsugi.core.claims import Claim
+
+    warn("a check that asserts", "a generator of claims: yield Claim(name, figure, at_least=…)", 3)
+
+    def claims(fixture: Fixture) -> Claims:
+        holds = 1.0
+        try:
+            check(fixture)
+        except AssertionError:
+            holds = 0.0
+        yield Claim(method.card.claims[0], holds, at_least=1.0)
+
+    return claims
 
 
 def create(
@@ -239,9 +254,21 @@ def build_ablation(cls: type[Component], schema: Schema, **hyper: Any) -> Pipeli
     return build_pipeline(ablation, schema, **{**_preset(cls), **hyper})
 
 
-def address(part: Component) -> str:
-    """How a saved folder names a part: the key of its method, or ``key.ClassName`` for a helper class in the same file."""
-    cls = type(part)
+def shared_name(cls: type[Component]) -> str | None:
+    """The name under which a class is registered among the shared components; None: it is none of them."""
+    return next((name for name in COMPONENTS if COMPONENTS[name] is cls), None)
+
+
+def address(cls: type[Component]) -> str:
+    """How a saved folder names a component: by the key of its method; ``key.ClassName`` for a helper class in the same file;
+    ``component:name`` for one that methods share.
+
+    Raises:
+        ConfigError: it is none of these, so that nobody could find it again.
+    """
+    name = shared_name(cls)
+    if name is not None:
+        return SHARED + name
     if "card" in vars(cls):
         return cls.card.key
     owners = METHODS.of_module(cls.__module__)
@@ -255,8 +282,12 @@ def address(part: Component) -> str:
 
 
 def component_class(address: str) -> type[Component]:
-    """The class at an address, of today or of before; nothing but parts in the files of registered methods can be reached."""
-    key, _, name = MOVED.get(address, address).partition(".")
+    """The class at an address, of today or of before; nothing but components in the files of registered methods, and those
+    that are registered themselves, can be reached."""
+    address = MOVED.get(address, address)
+    if address.startswith(SHARED):
+        return COMPONENTS[address.removeprefix(SHARED)]
+    key, _, name = address.partition(".")
     cls: type[Component] = METHODS[key]
     if not name:
         return cls
@@ -267,5 +298,5 @@ def component_class(address: str) -> type[Component]:
         if isinstance(t, type) and issubclass(t, Component) and t.__module__ == cls.__module__
     }
     if name not in own:
-        raise UnknownName(f"part of {key}", name, own)
+        raise UnknownName(f"component of {key}", name, own)
     return own[name]

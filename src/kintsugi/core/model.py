@@ -49,7 +49,7 @@ class Model(Component):
         if fused is not None:
             spec = fused if isinstance(fused, StreamSpec) else StreamSpec(dim if fused == -1 else fused)
             self.task_head = schema.task.head(spec)
-        self.register_buffer("prior", torch.zeros(schema.task.outputs))
+        self.register_buffer("prior", torch.zeros(schema.task.prior_shape))
 
     def stages(self) -> list[Stage]:
         return [Stage("train")]
@@ -58,7 +58,7 @@ class Model(Component):
         """Each encoder on its present rows only."""
         chosen = self.encoders if encoders is None else encoders
         streams = {name: self.encode_one(name, batch, chosen[name]) for name in self.schema.names}
-        return Features(streams, self.columns(batch))
+        return Features(streams, self.columns(batch), batch.identity)
 
     def columns(self, batch: Batch) -> Tensor:
         """``present`` of this model's own modalities: a model of few may read a batch of many."""
@@ -124,14 +124,14 @@ class Model(Component):
         present = features.present
         completed = self.complete(features)
         prediction = self.head(self.fuse(completed), completed)
-        return prediction.fall_back(self.enough(present), self.prior)
+        return prediction.where_present(self.schema.names, present).fall_back(self.enough(present), self.prior)
 
     @final  # type: ignore[misc]
     def forward(self, batch: Batch) -> Prediction:
         return self.predict(self.encode(batch))
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
-        """The objective; default: the task's loss alone."""
+    def step(self, batch: Batch) -> Step:
+        """The objective; default: the task's loss alone. A second batch, where the stage asks for one, is ``batch.auxiliary``."""
         prediction: Prediction = self(batch)
         return Step({"task": self.task.loss(prediction.output, batch)}, prediction)
 
@@ -146,7 +146,7 @@ class Model(Component):
 
     @torch.no_grad()
     def encode_rows(self, data: Data, rows: str = "all", size: int = 256) -> Features:
-        """Features of all these rows, in evaluation mode; for ``prepare``."""
+        """Features of all these rows, in evaluation mode and in the order of the table; for ``prepare`` and ``settle``."""
         device = self.prior.device
         with evaluating(self):
             parts = [self.encode(batch.to(device)) for batch in data.batches(size, data.positions(rows)) if len(batch)]
@@ -161,7 +161,8 @@ class Model(Component):
             )
             for name in parts[0].streams
         }
-        return Features(streams, torch.cat([p.present for p in parts]))
+        identities = [p.identity for p in parts if p.identity is not None]
+        return Features(streams, torch.cat([p.present for p in parts]), torch.cat(identities) if identities else None)
 
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +17,29 @@ from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.model import Model
 from kintsugi.core.prediction import Prediction, Step
+from kintsugi.core.retired import warn
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Strategy
 
 
+class Recipe(NamedTuple):
+    """A component that training needs and answers do not: how to build it again."""
+
+    kind: type[Component]
+    hyper: dict[str, Any]
+
+
 class Pipeline(nn.Module):
-    """restore -> model, trained through strategies, answering through monitors (the first of a list is outermost)."""
+    """restore -> model, trained through strategies, answering through monitors (the first of a list is outermost).
+
+    ``shared``: teachers, students, fall-backs and whatever else several components refer to, by name; each has its
+    parameters here and nowhere else. After training only what some component ``uses`` in answers is left of them, and no
+    strategy: what is saved, loaded and counted is what is served. ``recipes`` tells how to build the rest again.
+    """
 
     own_encoders: dict[str, nn.Module]
+    recipes: dict[str, Recipe]
 
     def __init__(
         self,
@@ -29,99 +47,212 @@ class Pipeline(nn.Module):
         restore: Restorer | None = None,
         strategies: Sequence[Strategy] = (),
         monitors: Sequence[Monitor] = (),
+        shared: Mapping[str, Component] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.restore = restore
         self.strategies = nn.ModuleList(strategies)
         self.monitors = nn.ModuleList(monitors)
+        self.shared = nn.ModuleDict(dict(shared or {}))
         owners = [s for s in strategies if type(s).fit is not Strategy.fit]
         if len(owners) > 1:
             raise ConfigError(f"two strategies own the training loop: {', '.join(type(s).__name__ for s in owners)}")
-        self._attach()
-        self.training_part = "model"
+        self.recipes = {}
         # modules of the user's own by modality, for models that are made during training; no part of this module tree
         self.__dict__["own_encoders"] = {}
+        self.attach()
 
-    def _attach(self) -> None:
-        for part in (*self.strategies, *self.monitors):
-            part.attach(self.model)
+    def attach(self) -> None:
+        """Every component knows this pipeline; a model that was trained in another one is this one's again."""
+        for _, component in self.named_components():
+            component.attach(self)
 
     @property
     def schema(self) -> Schema:
         return self.model.schema
 
     def named_components(self) -> list[tuple[str, Component]]:
-        """Every part under its path in the module tree."""
-        parts: list[tuple[str, Component]] = [] if self.restore is None else [("restore", self.restore)]
-        parts.append(("model", self.model))
+        """Every component under its path in the module tree."""
+        named: list[tuple[str, Component]] = [] if self.restore is None else [("restore", self.restore)]
+        named.append(("model", self.model))
+        named += [(f"shared.{name}", component) for name, component in self.shared.items()]  # type: ignore[misc]
         for group in ("strategies", "monitors"):
-            parts += [(f"{group}.{i}", part) for i, part in enumerate(getattr(self, group))]
-        return parts
+            named += [(f"{group}.{i}", component) for i, component in enumerate(getattr(self, group))]
+        return named
 
-    def plan(self) -> list[tuple[str, Stage]]:
-        """Every stage in the order of training, with the path of the part that it trains."""
+    # training --------------------------------------------------------------------------------------------------
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Every stage in the order of training, with the path of the component that it trains."""
         stages = self.model.stages()
         for strategy in reversed(self.strategies):
             assert isinstance(strategy, Strategy)
-            stages = strategy.plan(stages)
+            stages = strategy.adjust_stages(stages)
         before = [] if self.restore is None else [("restore", stage) for stage in self.restore.stages()]
         return before + [("model", stage) for stage in stages]
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
-        """The named losses of one batch."""
-        if self.training_part == "restore":
+    def training_step(self, batch: Batch, trains: str = "model") -> Step:
+        """The named losses of one training batch; ``trains``: the component whose stage it is, restore or model.
+
+        Augmentation comes first, then restoring, then the model's step inside those of the strategies.
+        """
+        batch = self._augmented(batch)
+        if trains == "restore":
             assert self.restore is not None
-            return self.restore.step(batch, side)
-        if self.restore is not None:
-            with torch.no_grad():
-                batch = self.restore.restore(batch)
-                side = None if side is None else self.restore.restore(side)
-
-        call: Inner = _keeping(self.model.step, side)
+            return self.restore.step(batch)
+        with torch.no_grad():
+            batch = self.restored(batch)
+        call: Inner = self.model.step
         for strategy in reversed(self.strategies):
-            call = _around(strategy, call, side)  # type: ignore[arg-type]
+            call = partial(strategy.step, inner=call)  # type: ignore[arg-type]
         return call(batch)
 
-    def forward(self, batch: Batch, side: Batch | None = None) -> dict[str, Tensor]:
-        """The losses; the only call that is wrapped for several processes."""
-        return self.step(batch, side).losses
+    def _augmented(self, batch: Batch) -> Batch:
+        for strategy in self.strategies:
+            batch = strategy.augment(batch)  # type: ignore[operator]
+        return batch if batch.auxiliary is None else replace(batch, auxiliary=self._augmented(batch.auxiliary))
 
-    def answer(self, batch: Batch, inner: Answer | None = None) -> Prediction:
-        """What is served. ``inner`` stands in for the model where its features are cached."""
-        if self.restore is not None:
-            batch = self.restore.restore(batch)
-        call: Answer = self.model if inner is None else inner
-        for monitor in reversed(self.monitors):
-            call = _watched(monitor, call)  # type: ignore[arg-type]
-        return call(batch)
+    def restored(self, batch: Batch) -> Batch:
+        """The batch as the model gets it. What came with nothing stays so; ``truth`` stays what it was before any damage."""
+        if self.restore is None:
+            return batch
+        restored = self.restore.restore(batch)
+        if not bool(batch.present.any(1).all()):
+            restored = restored.where(batch.present.any(1)[:, None].expand_as(restored.present))
+        if batch.auxiliary is not None:
+            restored = replace(restored, auxiliary=self.restored(batch.auxiliary))
+        return restored
 
-    def finish(self) -> None:
-        """After training: the model that is served takes the place of the one that was trained."""
+    def begin_training(self) -> None:
+        """What training needs is there, built anew where an earlier training or a saved model left it out."""
+        for path, recipe in sorted(self.recipes.items()):
+            component = recipe.kind(self.schema, **recipe.hyper)  # type: ignore[call-arg]
+            group, _, name = path.partition(".")
+            if group == "strategies":
+                self.strategies.append(component)
+            else:
+                self.shared[name] = component
+        self.recipes = {}
+        for _, component in self.named_components():
+            component.make_whole()
+        self.attach()
+
+    def finish(self, strip: bool = True) -> None:
+        """After training: the model that is served takes the place of the one that was trained, and the rest goes."""
         for strategy in reversed(self.strategies):
             assert isinstance(strategy, Strategy)
             self.model = strategy.finish(self.model)
-        self._attach()
+        if strip:
+            self.strip()
+        self.attach()
+
+    def strip(self) -> None:
+        """Let go of what no answer needs, and keep its recipe."""
+        served = self.served()
+        for path, component in self.named_components():
+            if path not in served:
+                self.recipes[path] = Recipe(type(component), component.hyper)
+                if path.startswith("shared."):
+                    del self.shared[path.removeprefix("shared.")]
+            else:
+                component.strip()
+        self.strategies = nn.ModuleList()
+        self.attach()
+
+    def served(self) -> dict[str, Component]:
+        """The components that answers need, under their paths."""
+        named = dict(self.named_components())
+        users = [c for path, c in named.items() if not path.startswith(("shared.", "strategies."))]
+        served: dict[str, Component] = {}
+        while users:  # what a shared component uses is served too
+            patterns = [pattern for user in users for pattern in user.uses]
+            more = {
+                path: c
+                for path, c in named.items()
+                if path.startswith("shared.") and any(fnmatchcase(path.removeprefix("shared."), p) for p in patterns)
+            }
+            users = [c for path, c in more.items() if path not in served]
+            served |= more
+        return {path: c for path, c in named.items() if path in served or not path.startswith(("shared.", "strat"))}
+
+    def settle(self, data: Splits) -> None:
+        """Every component looks at the data with the weights as they are; without gradient, in evaluation mode."""
+        for _, component in self.named_components():
+            component.settle(data)
 
     def calibrate(self, data: Splits) -> None:
-        """Monitors look at validation rows, innermost first."""
+        """Monitors look at validation rows, innermost first; what adapts in use starts from here."""
         for monitor in reversed(self.monitors):
             assert isinstance(monitor, Monitor)
             monitor.calibrate(data)
+        self.remember()
 
+    # use -------------------------------------------------------------------------------------------------------
+    def forward(self, batch: Batch, model: Answer | None = None) -> Prediction:
+        """The answer to each row, as it is served. ``model`` stands in for the model where its features are cached.
 
-def _around(strategy: Strategy, call: Inner, side: Batch | None) -> Inner:
-    return _keeping(lambda batch, current: strategy.step(batch, _keeping(call, current), current), side)
+        An adapting pipeline answers row after row, and what it learns from one row counts for the next.
 
+        Raises:
+            ConfigError: an adapting pipeline is asked in torch.inference_mode, where nothing can learn.
+        """
+        if not self.adapts:
+            return self._answer(batch, model)
+        if torch.is_inference_mode_enabled():
+            raise ConfigError(
+                "a pipeline that adapts in use needs gradients; ask it under torch.no_grad(), not inference_mode()"
+            )
+        rows = [batch.rows(row) for row in torch.arange(len(batch), device=batch.device).split(1)]
+        with torch.enable_grad():
+            answers = [self._answer(row.map(torch.clone), model).detach() for row in rows]
+        return Prediction.concatenate(answers) if answers else self._answer(batch, model).detach()
 
-def _keeping(call: Callable[[Batch, Batch | None], Step], current: Batch | None) -> Inner:
-    """The same, with the current side batch unless it is given another."""
+    def answer(self, batch: Batch) -> Prediction:
+        """The call of before; call the pipeline itself."""
+        warn("pipeline.answer(batch)", "pipeline(batch)", 2)
+        prediction: Prediction = self(batch)
+        return prediction
 
-    def step(batch: Batch, side: Batch | None = None) -> Step:
-        return call(batch, current if side is None else side)
+    def _answer(self, batch: Batch, model: Answer | None) -> Prediction:
+        call: Answer = self.model if model is None else model
+        for monitor in reversed(self.monitors):
+            call = partial(monitor.answer, inner=call)  # type: ignore[arg-type]
+        prediction = call(self.restored(batch))
+        return replace(prediction, used=prediction.used & self.model.columns(batch))
 
-    return step
+    @property
+    def adapts(self) -> bool:
+        """Do answers change the pipeline?"""
+        return any(type(monitor).adapts for monitor in self.monitors)  # type: ignore[attr-defined]
 
+    def remember(self) -> None:
+        """This is the state that :meth:`reset` leads back to and that is saved."""
+        calibrated = (
+            {name: tensor.detach().clone() for name, tensor in self.state_dict().items()} if self.adapts else {}
+        )
+        self.__dict__["calibrated_"] = calibrated
+        for monitor in self.monitors:
+            monitor.__dict__.pop("noise_", None)
 
-def _watched(monitor: Monitor, call: Answer) -> Answer:
-    return lambda batch: monitor.answer(batch, call)
+    @property
+    def calibrated(self) -> dict[str, Tensor]:
+        """The tensors of the calibrated state, by name; empty for a pipeline that does not adapt."""
+        state: dict[str, Tensor] = self.__dict__.get("calibrated_", {})
+        return state
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the calibrated state, bit for bit."""
+        if self.calibrated:
+            for name, tensor in self.state_dict(keep_vars=True).items():
+                tensor.data.copy_(self.calibrated[name])
+                tensor.grad = None
+        for monitor in self.monitors:
+            assert isinstance(monitor, Monitor)
+            monitor.__dict__.pop("noise_", None)
+            monitor.reset()
+
+    def answer_before(self, batch: Batch) -> Prediction:
+        """The model's own answer with the weights of the calibrated state, whatever was learned in use since."""
+        weights = {n.removeprefix("model."): t for n, t in self.calibrated.items() if n.startswith("model.")}
+        return self.model.call(weights, batch)

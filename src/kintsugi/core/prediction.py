@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -13,12 +14,18 @@ from kintsugi.core.errors import ConfigError
 
 @dataclass
 class Prediction:
-    """An answer for each row.
+    """An answer for each row. What a method does not have stays None or empty.
 
     output: ``[B, ...]`` as the task's loss wants it (logits of classification).
-    used: bool ``[B, M]`` after rejection and recovery; all False: the prior spoke.
-    embedding: ``[B, D]``; unimodal: name -> output of that modality alone; restored: name -> input ``[B, ...]``.
-    weights, reliability: float ``[B, M]``, reliability in [0, 1]; uncertainty: float ``[B]``.
+    used: bool ``[B, M]``: which of the modalities that came in the answer rests on; all False: the prior spoke.
+    embedding: ``[B, D]``: what the head was given; NaN where the prior spoke.
+    unimodal: name -> what that modality alone answers, as ``Task.probabilities`` gives it; NaN in rows without it.
+    restored: name -> input ``[B, ...]`` as the model was given it, in the units of the inputs.
+    weights: float ``[B, M]``: shares of the modalities in the answer; 0 where a modality was not used.
+    reliability: float ``[B, M]`` in [0, 1]: 1 for a modality that is trusted; NaN where it is absent.
+    uncertainty: of numbers the variance, in squared units of the output: ``[B, K]`` (``Task.spread`` turns it into the
+        user's); of classes and labels in [0, 1] ``[B]``, the normalised entropy unless the card's ``evidence`` says what
+        else; NaN where the prior spoke.
     extras: whatever one file hands to itself; nobody else reads it.
     """
 
@@ -33,13 +40,53 @@ class Prediction:
     extras: dict[str, Any] = field(default_factory=dict)
 
     def fall_back(self, enough: Tensor, prior: Tensor) -> Prediction:
-        """The prior where a row has too little: ``enough`` is bool ``[B]``."""
-        wide = enough.view(-1, *[1] * (self.output.ndim - 1))
+        """The prior where a row has too little: ``enough`` is bool ``[B]``. What nobody can know there is NaN."""
         return replace(
             self,
-            output=torch.where(wide, self.output, prior.to(self.output.dtype)),
+            output=torch.where(_wide(enough, self.output), self.output, prior.to(self.output.dtype)),
             used=self.used & enough[:, None],
+            embedding=_known(self.embedding, enough),
+            uncertainty=_known(self.uncertainty, enough),
+            weights=None if self.weights is None else torch.where(enough[:, None], self.weights, 0),
         )
+
+    def where_present(self, names: Sequence[str], present: Tensor) -> Prediction:
+        """What is said of single modalities is NaN where they are absent: ``present`` is bool ``[B, M]``, by these names."""
+        unimodal = {name: _known(x, present[:, names.index(name)]) for name, x in self.unimodal.items()}
+        reliability = None if self.reliability is None else self.reliability.masked_fill(~present, torch.nan)
+        return replace(self, unimodal=unimodal, reliability=reliability)
+
+    def detach(self) -> Prediction:
+        """The same without a way back to any parameter."""
+        return self._map(Tensor.detach)
+
+    def _map(self, change: Any) -> Prediction:
+        def each(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: each(x) for name, x in value.items()}
+            return change(value) if isinstance(value, Tensor) else value
+
+        return Prediction(**{f.name: each(getattr(self, f.name)) for f in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Answers to rows, one after the other; ``extras`` are left out."""
+
+        def join(values: list[Any]) -> Any:
+            if isinstance(values[0], dict):
+                return {name: join([value[name] for value in values]) for name in values[0]}
+            return None if values[0] is None else torch.cat(values)
+
+        names = [f.name for f in fields(cls) if f.name != "extras"]
+        return cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
+
+
+def _wide(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.view(-1, *[1] * (like.ndim - 1))
+
+
+def _known(values: Any, rows: Tensor) -> Any:
+    return None if values is None else torch.where(_wide(rows, values), values, torch.nan)
 
 
 @dataclass
@@ -57,5 +104,7 @@ class Step:
         """With more terms; a name that is taken is an error."""
         clash = self.losses.keys() & losses.keys()
         if clash:
-            raise ConfigError(f"two parts of the pipeline bring a loss of the same name: {', '.join(sorted(clash))}")
+            raise ConfigError(
+                f"two components of the pipeline bring a loss of the same name: {', '.join(sorted(clash))}"
+            )
         return Step({**self.losses, **losses}, self.prediction)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from torch import Tensor, nn
+from typing import Any
 
 from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.core.registry import Registry
+from kintsugi.core.kind import KINDS, Kind
+from kintsugi.core.task import TASKS, StreamSpec, Task, task_from_json
 
-if TYPE_CHECKING:
-    from kintsugi.core.batch import Batch
-    from kintsugi.core.data import Data
-
-KINDS = ("image", "video", "audio", "text", "tabular", "series", "points", "volume", "vector")
+__all__ = ["KINDS", "TASKS", "Kind", "Modality", "Schema", "StreamSpec", "Task", "task_from_json"]
 
 
 @dataclass(frozen=True)
@@ -42,74 +35,6 @@ class Modality:
             raise UnknownName("kind of modality", self.kind, KINDS)
         if not self.name or "." in self.name:
             raise ConfigError(f"a modality's name must not be empty or hold a dot: {self.name!r}")
-
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """What a head gets: width of a token, the grid if the tokens are a map, and finer maps as ``(width, grid)``."""
-
-    dim: int
-    grid: tuple[int, ...] | None = None
-    finer: tuple[tuple[int, tuple[int, ...]], ...] = ()
-
-
-class Task(ABC):
-    """One head, one loss and one set of metrics, the same for every method."""
-
-    key: ClassVar[str]
-    metric_versions: ClassVar[Mapping[str, int]] = MappingProxyType({})  # of metrics whose numbers changed; others: 1
-
-    @abstractmethod
-    def head(self, spec: StreamSpec) -> nn.Module:
-        """A module from :class:`~kintsugi.core.features.Stream` to the output ``[B, ...]``."""
-
-    @abstractmethod
-    def loss(self, output: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        """Mean loss over ``rows`` (bool ``[B]``; default: all) whose label is there; ``0 * output.sum()`` where none is left."""
-
-    @abstractmethod
-    def probabilities(self, output: Tensor) -> Tensor:
-        """The output as a user reads it: probabilities of classification, values of regression."""
-
-    @abstractmethod
-    def classes(self, batch: Batch) -> Tensor:
-        """Int ``[B]``: labels, or quantile bins of a regression."""
-
-    @abstractmethod
-    def metrics(self) -> dict[str, Any]:
-        """Name -> ``torchmetrics.Metric`` of ``(probabilities, target)``, with its direction; the first chooses epochs."""
-
-    @abstractmethod
-    def prior(self, train: Data) -> Tensor:
-        """The output, without a batch axis, when nothing is present."""
-
-    @property
-    @abstractmethod
-    def outputs(self) -> int:
-        """Width of the output of one row."""
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Constructor values; :func:`task_from_json` is the way back."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Task) and (self.key, self.to_json()) == (other.key, other.to_json())
-
-    def __hash__(self) -> int:
-        return hash((self.key, repr(self.to_json())))
-
-    def sampler(self, data: Data) -> Any | None:
-        """Own order of rows, or None for plain shuffling."""
-        return None
-
-
-TASKS: Registry[type[Task]] = Registry("task", "kintsugi.tasks")
-
-
-def task_from_json(saved: Mapping[str, Any]) -> Task:
-    """The task that ``to_json`` wrote, by its registered key."""
-    values = dict(saved)
-    return TASKS[values.pop("key")](**values)
 
 
 @dataclass(frozen=True)

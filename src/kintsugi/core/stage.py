@@ -9,8 +9,10 @@ from torch import Generator, Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.retired import renamed_arguments
 
-ROWS = ("all", "complete", "incomplete", "labelled", "unlabelled", "trusted", "val")
+ROWS = ("all", "complete", "incomplete", "labelled", "unlabelled", "trusted")
+TABLES = ("train", "val", "auxiliary")
 
 
 class View(Protocol):
@@ -19,35 +21,49 @@ class View(Protocol):
     def __call__(self, batch: Batch, generator: Generator) -> Tensor: ...
 
 
+@renamed_arguments(share="fraction", train="trainable", side="auxiliary")
 @dataclass(frozen=True)
 class Stage:
     """One phase of training.
 
-    share: of the part's epoch budget, normalised within the part.
-    train: glob patterns of the part's parameter names that move; a pattern that matches nothing is an error.
+    fraction: of the component's budget of epochs, normalised within the component.
+    trainable: glob patterns of the component's parameter names that move; a pattern that matches nothing is an error.
     view: ``natural`` (all that is observed), ``subsets`` (any non-empty part of it), ``proper`` (likewise, never all
-    of it where there are two), or a :class:`View`; what it drops stays in ``truth``.
-    rows: all, complete, incomplete, labelled, unlabelled, trusted, ``has:<modality>``, or val.
-    side: a second batch of such rows, same size, own seeded sampler; none available is an error before training.
+        of it where there are two), or a :class:`View`; what it drops stays in ``truth``.
+    rows: all, complete, incomplete, labelled, unlabelled, trusted or ``has:<modality>``, of the training rows; of another
+        table with its name before a slash: ``auxiliary/unlabelled``, ``val/all`` (for short ``val``).
+    auxiliary: a second batch of such rows, same size, own seeded sampler, in ``batch.auxiliary``; none available is an
+        error before training.
     solve: closed form: ``solve(features, batch)`` in place of descent.
     """
 
     name: str
-    share: float = 1.0
-    train: tuple[str, ...] = ("*",)
+    fraction: float = 1.0
+    trainable: tuple[str, ...] = ("*",)
     view: str | View = "natural"
     rows: str = "all"
-    side: str | None = None
+    auxiliary: str | None = None
     solve: bool = False
 
     def __post_init__(self) -> None:
-        if self.share <= 0:
-            raise ConfigError(f"stage {self.name!r}: share must be above 0, not {self.share}")
-        for rows in (self.rows, self.side):
-            if rows is not None and rows not in ROWS and not rows.startswith("has:"):
-                raise ConfigError(
-                    f"stage {self.name!r}: unknown rows {rows!r}; known: {', '.join(ROWS)}, has:<modality>"
-                )
+        if self.fraction <= 0:
+            raise ConfigError(f"stage {self.name!r}: fraction must be above 0, not {self.fraction}")
+        for rows in (self.rows, self.auxiliary):
+            if rows is not None:
+                table, kind = table_and_rows(rows)
+                if table not in TABLES or (kind not in ROWS and not kind.startswith("has:")):
+                    raise ConfigError(
+                        f"stage {self.name!r}: unknown rows {rows!r}; known: {', '.join(ROWS)}, has:<modality>, val, "
+                        "auxiliary/<one of these>"
+                    )
+
+
+def table_and_rows(rows: str) -> tuple[str, str]:
+    """``auxiliary/unlabelled`` -> auxiliary, unlabelled; without a slash it is the training table, and ``val`` is all of val."""
+    if rows == "val":
+        return "val", "all"
+    table, slash, kind = rows.partition("/")
+    return (table, kind) if slash and not table.startswith("has:") else ("train", rows)
 
 
 @dataclass

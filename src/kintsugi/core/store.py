@@ -25,14 +25,14 @@ from kintsugi.core.encoder import check_encoders, own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
 from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
 from kintsugi.core.inventory import versions_held
-from kintsugi.core.methods import METHODS, address, component_class
-from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.methods import COMPONENTS, METHODS, SHARED, address, component_class, current_names
+from kintsugi.core.pipeline import Pipeline, Recipe
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Clock
 from kintsugi.core.versions import READING
 
-FORMAT = 2
-FORMATS = (1, FORMAT)
+FORMAT = 3
+FORMATS = (1, 2, FORMAT)
 CONFIG = "model.json"
 FIXED_WEIGHTS = "model.safetensors"  # of format 1, whose description has neither their name nor a digest
 ATTEMPTS = 20  # readings of a folder that others save to meanwhile, before its weights count as lost
@@ -59,7 +59,8 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
         "format": FORMAT,
         "kintsugi": __version__,
         "versions": versions_held(pipeline) | ({"reading": READING} if (extra or {}).get("reading") else {}),
-        "parts": {path: describe_component(part) for path, part in pipeline.named_components()},
+        "parts": {path: describe_component(part) for path, part in pipeline.served().items()},
+        "training": _recipes(pipeline),
         "schema": pipeline.schema.to_json(),
         "tensors": {name: _kind(tensor) for name, tensor in state.items()},
         "weights": f"model-{checksum[:16]}.safetensors",
@@ -128,8 +129,11 @@ def load(
     with torch.random.fork_rng(devices=[]), own_encoders(encoders):
         pipeline = _build(config, source)
     pipeline.own_encoders = dict(encoders or {})
+    if config["format"] < 3:  # saved with what only training needs
+        weights = {name: tensor for name, tensor in weights.items() if not _for_training(name, config)}
     _check_versions(config, versions_held(pipeline) | {"reading": READING}, source)
     fill(pipeline, weights, _state(pipeline), f"{source}: the saved model", "save it again")
+    pipeline.remember()
     return pipeline.eval(), config["extra"]
 
 
@@ -149,10 +153,18 @@ def _check_encoders(config: Mapping[str, Any], encoders: Mapping[str, nn.Module]
 def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
     try:
         schema = Schema.from_json(config["schema"])
-        pipeline = assemble({path: _part(saved, schema, config, source) for path, saved in config["parts"].items()})
+        saved_parts = {p: saved for p, saved in config["parts"].items() if not p.startswith("strategies.")}
+        components = {path: _part(saved, schema, config, source) for path, saved in saved_parts.items()}
+        for component in components.values():
+            component.strip()
+        pipeline = assemble(components)
         for path, part in pipeline.named_components():
             for name, origin in config["parts"][path]["frozen"].items():
                 part.keep_frozen(name, part.get_submodule(origin), save=True)
+        before = {p: saved for p, saved in config["parts"].items() if p.startswith("strategies.")}
+        for path, saved in {**before, **config.get("training", {})}.items():
+            kind = _class(saved["class"], source)
+            pipeline.recipes[path] = Recipe(kind, current_names(kind, saved["hyper"]))
     except KintsugiError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -162,24 +174,44 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
 
 def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], source: Path) -> Component:
     """The part that :func:`describe_component` described, untrained, built so that it answers as when it was saved."""
+    cls = _class(saved["class"], source)
+    hyper = {cls.renamed.get(name, name): value for name, value in saved["hyper"].items()}
+    key = saved["class"].partition(".")[0]  # as it was called when it was saved
+    name, now = (
+        (key.replace(":", " "), COMPONENTS.version(key.removeprefix(SHARED)))
+        if key.startswith(SHARED)
+        else (f"method {key}", METHODS.card(key).version)
+    )
+    version = _version(config, name, source)
+    if version != now:
+        read = cls.arguments_of_version(version, hyper) if version < now else None
+        if read is None:
+            raise _other_version(config, name, version, now, source)
+        hyper = read
+    part: Component = cls(schema, **hyper)  # type: ignore[call-arg]
+    part.clock = Clock(**saved["clock"])
+    return part
+
+
+def _class(address: str, source: Path) -> type[Component]:
     try:
-        cls = component_class(saved["class"])
+        return component_class(address)
     except UnknownName as error:
         hint = (
             f" ({source} was saved with it; if it is in a file of your own: --plugin FILE, or kg.methods.load_plugin)"
         )
         raise UnknownName(error.what, error.name, error.known, hint) from error
-    hyper = {cls.renamed.get(name, name): value for name, value in saved["hyper"].items()}
-    key = saved["class"].partition(".")[0]  # as it was called when it was saved
-    version, now = _version(config, f"method {key}", source), METHODS.card(key).version
-    if version != now:
-        read = cls.arguments_of_version(version, hyper) if version < now else None
-        if read is None:
-            raise _other_version(config, f"method {key}", version, now, source)
-        hyper = read
-    part: Component = cls(schema, **hyper)  # type: ignore[call-arg]
-    part.clock = Clock(**saved["clock"])
-    return part
+
+
+def _for_training(tensor: str, config: Mapping[str, Any]) -> bool:
+    """Does a tensor of a format before 3 belong to what no answer needs?"""
+    if tensor.startswith("strategies."):
+        return True
+    for path, saved in config["parts"].items():
+        if tensor.startswith(path + "."):
+            name = tensor.removeprefix(path + ".").partition(".")[0]
+            return name in component_class(saved["class"]).training_only
+    return False
 
 
 def _version(config: Mapping[str, Any], name: str, source: Path) -> int:
@@ -198,7 +230,7 @@ def _check_versions(config: Mapping[str, Any], versions: Mapping[str, int], sour
     """Of what has no way to be read as it was: encoders, task, reading. Methods were looked at when they were built."""
     reads = isinstance(config["extra"], dict) and bool(config["extra"].get("reading"))
     for name, now in versions.items():
-        if name.startswith("method ") or (name == "reading" and not reads):
+        if name.startswith(("method ", "component ")) or (name == "reading" and not reads):
             continue
         version = _version(config, name, source)
         if version != now:
@@ -226,7 +258,7 @@ def _other_version(config: Mapping[str, Any], name: str, version: int, now: int,
 
 
 def describe_component(part: Component) -> dict[str, Any]:
-    """What is needed to build the part again."""
+    """What is needed to build the component again."""
     clock = vars(part.clock)
     frozen = {name: origin for name, (origin, saved) in part.frozen.items() if saved}
     try:
@@ -234,7 +266,7 @@ def describe_component(part: Component) -> dict[str, Any]:
     except TypeError as error:
         raise ConfigError(f"{type(part).__name__} has an argument that cannot be saved as JSON: {error}") from error
     return {
-        "class": address(part),
+        "class": address(type(part)),
         "hyper": part.hyper,
         "clock": clock,
         "frozen": frozen,
@@ -248,7 +280,8 @@ def assemble(parts: Mapping[str, Component]) -> Pipeline:
     def group(name: str) -> list[Any]:
         return [part for path, part in parts.items() if path.startswith(name + ".")]
 
-    return Pipeline(parts["model"], parts.get("restore"), group("strategies"), group("monitors"))  # type: ignore[arg-type]
+    shared = {path.removeprefix("shared."): part for path, part in parts.items() if path.startswith("shared.")}
+    return Pipeline(parts["model"], parts.get("restore"), group("strategies"), group("monitors"), shared)  # type: ignore[arg-type]
 
 
 def clone(pipeline: Pipeline) -> Pipeline:
@@ -257,14 +290,23 @@ def clone(pipeline: Pipeline) -> Pipeline:
 
 
 def _state(pipeline: Pipeline) -> dict[str, Tensor]:
-    unsaved = [
-        f"{path}.{name}." for path, p in pipeline.named_components() for name, (_, kept) in p.frozen.items() if not kept
-    ]
+    """Of what is served, as it was calibrated: what was learned in use is not saved."""
+    served = pipeline.served()
+    unsaved = [f"{path}." for path, _ in pipeline.named_components() if path not in served]
+    unsaved += [f"{path}.{name}." for path, component in served.items() for name in component.not_served()]
     return {
-        name: tensor.detach().cpu().contiguous().clone()
+        name: pipeline.calibrated.get(name, tensor).detach().cpu().contiguous().clone()
         for name, tensor in pipeline.state_dict().items()
-        if not any(name.startswith(prefix) for prefix in unsaved)
+        if not name.startswith(tuple(unsaved))
     }
+
+
+def _recipes(pipeline: Pipeline) -> dict[str, Any]:
+    """Of the components that only training needs: how to build them again, without weights."""
+    served = pipeline.served()
+    here = {path: Recipe(type(c), c.hyper) for path, c in pipeline.named_components() if path not in served}
+    recipes = {**pipeline.recipes, **here}
+    return {path: {"class": address(recipe.kind), "hyper": recipe.hyper} for path, recipe in sorted(recipes.items())}
 
 
 def _config(source: Path) -> dict[str, Any]:
@@ -293,6 +335,8 @@ def _config(source: Path) -> dict[str, Any]:
         or "model" not in parts
         or not all(isinstance(saved, dict) for saved in parts.values())
         or not isinstance(config.get("versions", {}), dict)
+        or not isinstance(config.get("training", {}), dict)
+        or not all(isinstance(saved, dict) for saved in config.get("training", {}).values())
         or not all(isinstance(saved.get("own_encoders", []), list) for saved in parts.values())
     ):
         raise ModelFileError(f"{path} is damaged: it describes no model")

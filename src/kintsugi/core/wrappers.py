@@ -1,9 +1,11 @@
-"""Parts that stand around a model: restorers before it, strategies around its training, monitors around its answers."""
+"""Components around a model: restorers before it, strategies around its training, monitors around its answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.catalogue import METHODS
@@ -18,31 +20,31 @@ if TYPE_CHECKING:
     from kintsugi.core.schema import Schema
 
 Answer = Callable[[Batch], Prediction]
-
-
-class Inner(Protocol):
-    """What a strategy wraps; it keeps the current side batch unless given another."""
-
-    def __call__(self, batch: Batch, side: Batch | None = None) -> Step: ...
+Inner = Callable[[Batch], Step]
 
 
 class Runner(Protocol):
     """What a strategy may ask of the trainer."""
 
-    def run(self, pipeline: Pipeline, stage: Stage, data: Splits) -> None: ...
+    def run(self, pipeline: Pipeline, stage: Stage, data: Splits, epochs: int | None = None) -> None: ...
 
     def run_all(self, pipeline: Pipeline, data: Splits) -> None: ...
 
 
 class Restorer(Component):
-    """Mends a batch before the model sees it."""
+    """Mends a batch before the model sees it, in training as in use."""
 
     def restore(self, batch: Batch) -> Batch:
-        """The batch with holes filled or damage undone; ``present`` says what the model may use."""
+        """The batch with holes filled or damage undone; ``present`` says what the model may use.
+
+        A row in which nothing came in stays with nothing, and an answer's ``used`` never names what was filled: the pipeline
+        sees to both.
+        """
         raise NotImplementedError
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
-        """The restorer's own objective, for its own stages."""
+    def step(self, batch: Batch) -> Step:
+        """The restorer's own objective, for its own stages; the clean batch is in ``batch.truth`` where views or an
+        augmentation took something away."""
         raise NotImplementedError(f"{type(self).__name__} has stages but no step()")
 
     @classmethod
@@ -51,27 +53,29 @@ class Restorer(Component):
 
 
 class _Around(Component):
-    """A part that refers to the model without owning its parameters."""
+    """A component that refers to the model without owning its parameters."""
 
     @property
     def host(self) -> Model:
-        """The model that this part stands around."""
-        host: Model = self.__dict__["host_"]
-        return host
-
-    def attach(self, model: Model) -> None:
-        """Called by the pipeline; kept out of the module tree, so that parameters have one owner."""
-        self.__dict__["host_"] = model
+        """The model that this component stands around."""
+        return self.pipeline_in_use.model
 
 
 class Strategy(_Around):
-    """Changes how a model is trained."""
+    """Changes how a model is trained. It is gone from what is served."""
 
-    def plan(self, stages: list[Stage]) -> list[Stage]:
-        """May change rows, side and view of the model's stages."""
+    def adjust_stages(self, stages: list[Stage]) -> list[Stage]:
+        """May change rows, auxiliary rows and view of the model's stages."""
         return stages
 
-    def step(self, batch: Batch, inner: Inner, side: Batch | None = None) -> Step:
+    def augment(self, batch: Batch) -> Batch:
+        """What is done to each training batch, of every stage, before anything is restored or encoded.
+
+        A strategy that damages rows leaves the batch of before in ``truth``.
+        """
+        return batch
+
+    def step(self, batch: Batch, inner: Inner) -> Step:
         """Around the model's step; the first strategy of a pipeline is outermost."""
         return inner(batch)
 
@@ -89,26 +93,37 @@ class Strategy(_Around):
 
 
 class Monitor(_Around):
-    """Watches and corrects a model in use."""
+    """Watches and corrects a model in use.
+
+    adapts: its answers change the model or itself. It is asked row after row, in the order in which rows are given and
+    with gradients on, so that the size of a batch changes nothing; it starts from the calibrated state, to which
+    ``Pipeline.reset`` leads back bit for bit, and draws from ``noise`` alone.
+    """
 
     adapts: ClassVar[bool] = False
 
+    @property
+    def noise(self) -> torch.Generator:
+        """Where an adapting monitor draws from; seeded anew by each reset."""
+        generator: torch.Generator = self.__dict__.setdefault("noise_", torch.Generator().manual_seed(0))
+        return generator
+
     def calibrate(self, data: Splits) -> None:
-        """Once after training, on ``data.val``."""
+        """Once after training, on ``data.val``, without gradient."""
 
     def answer(self, batch: Batch, inner: Answer) -> Prediction:
         """Around the model's answer; the first monitor of a pipeline is outermost."""
         return inner(batch)
 
     def reset(self) -> None:
-        """Back to the calibrated state, bit for bit."""
+        """State that is no parameter or buffer, such as an optimiser's, is let go; the pipeline restores all tensors."""
 
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
         return _pipeline(schema, host, monitors=[cls(schema, **hyper)])  # type: ignore[call-arg]
 
 
-def _pipeline(schema: Schema, host: Model | None, **parts: Any) -> Pipeline:
+def _pipeline(schema: Schema, host: Model | None, **components: Any) -> Pipeline:
     from kintsugi.core.pipeline import Pipeline
 
-    return Pipeline(METHODS["mean_fusion"](schema) if host is None else host, **parts)
+    return Pipeline(METHODS["mean_fusion"](schema) if host is None else host, **components)

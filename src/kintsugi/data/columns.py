@@ -104,7 +104,8 @@ class Columns(_Strict):
 
     modalities: Annotated[dict[str, Column], Field(min_length=1)]
     target: str | list[str]
-    task: Literal["classification", "multilabel", "regression"] | None = None
+    task: Literal["classification", "multilabel", "ordinal", "regression"] | None = None
+    order: Annotated[list[str | int | float], Field(min_length=2)] | None = None
     group: str | None = None
     split: str | None = None
     weight: str | None = None

@@ -6,7 +6,8 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -16,7 +17,8 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.schema import Schema
-from kintsugi.imperfect.mask import Gaps, Mask, hide_target
+from kintsugi.imperfect.mask import Gaps, Mask, hide_target, seen_steps
+from kintsugi.imperfect.seeds import row_identities, stable_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,6 @@ class Source(ABC):
     split: Mapping[str, Tensor] | None = None
     problems: Problems | None = None
     reading: Mapping[str, Any] | None = None
-    reference: Dataset | None = None
 
     @abstractmethod
     def read(self, rows: Tensor) -> Batch:
@@ -157,25 +158,37 @@ class TensorSource(Source):
 
 
 def concatenate(parts: Sequence[Batch]) -> Batch:
-    """Batches, one after the other."""
-    first = parts[0]
+    """Batches of the same modalities, one after the other, with every field that they have.
 
-    def join(values: list[Any]) -> Any:
-        if values[0] is None:
-            return None
-        return torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
+    A mask that only some of them have is filled up with the steps that the others see. What stands in ``context`` and is
+    neither a tensor nor a list belongs to no row and is taken from the first.
 
-    return Batch(
-        first.names,
-        {name: join([p.inputs[name] for p in parts]) for name in first.inputs},
-        join([p.present for p in parts]),
-        join([p.index for p in parts]),
-        join([p.target for p in parts]),
-        join([p.target_present for p in parts]),
-        join([p.weight for p in parts]),
-        {name: join([p.mask[name] for p in parts]) for name in first.mask},
-        {name: join([p.context[name] for p in parts]) for name in first.context},
-    )
+    Raises:
+        DataError: some have a field, such as a target, and others do not.
+    """
+    joined: dict[str, Any] = {}
+    for each in fields(Batch):
+        values = [getattr(part, each.name) for part in parts]
+        joined[each.name] = _masks(parts) if each.name == "mask" else _joined(each.name, values)
+    return Batch(**joined)
+
+
+def _joined(name: str, values: Sequence[Any]) -> Any:
+    first = values[0]
+    if any((value is None) != (first is None) for value in values):
+        raise DataError(f"cannot join batches of which only some have {name}; give it to all of them or to none")
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    if isinstance(first, Batch):
+        return concatenate(values)
+    if isinstance(first, dict):
+        return {key: _joined(f"{name} of {key}", [value.get(key) for value in values]) for key in first}
+    return [item for value in values for item in value] if isinstance(first, list) else first
+
+
+def _masks(parts: Sequence[Batch]) -> dict[str, Tensor]:
+    masked = [name for name in parts[0].names if any(name in part.mask for part in parts)]
+    return {name: torch.cat([part.mask.get(name, seen_steps(part, name)) for part in parts]) for name in masked}
 
 
 @dataclass(frozen=True)
@@ -190,6 +203,83 @@ class _Damage:
     units: tuple[str, ...] = field(default=(), repr=False)  # the text says it, so it is not part of the fingerprint
 
 
+@dataclass(frozen=True, eq=False)
+class _Hiding:
+    """What a mechanism left of some rows. unit, mechanism, hash: as of its mask."""
+
+    gaps: Gaps
+    keep: Keep
+    unit: str
+    mechanism: str
+    hash: str
+
+    def of(self, rows: Tensor) -> _Hiding:
+        return replace(self, gaps=self.gaps.rows(rows))
+
+    def apply(self, batch: Batch, rows: Tensor) -> Batch:
+        return self.gaps.rows(rows).hide(batch)
+
+    def relabel(self, target: Tensor, index: Tensor) -> Tensor:
+        return target if self.gaps.labels is None else hide_target(target, self.gaps.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Damaging:
+    """What a distortion does, as planned with this seed."""
+
+    distortion: Distortion
+    plan: Any
+    seed: int
+
+    def of(self, rows: Tensor) -> _Damaging:
+        return self  # its draws belong to rows of the source
+
+    def apply(self, batch: Batch, rows: Tensor) -> Batch:
+        return self.distortion.apply(batch, self.plan)
+
+    def relabel(self, target: Tensor, index: Tensor) -> Tensor:
+        return self.distortion.relabel(target, index, self.plan)
+
+
+_Change = _Hiding | _Damaging
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """Which rows say how large a damage is, and what was hidden of them; read on demand and then one object, so that
+    what is measured on it can be remembered.
+
+    rows: int64 ``[R]``: positions in the source; None: its training rows, or all where it does not say which these are.
+    hidden: what was hidden, each with the ``index`` of the rows that it was planned for.
+    """
+
+    source: Source
+    rows: Tensor | None = None
+    hidden: tuple[tuple[Tensor, _Hiding], ...] = ()
+
+    @property
+    def index(self) -> Tensor:
+        """Int64 ``[R]``."""
+        if self.rows is not None:
+            return self.rows
+        train = (self.source.split or {}).get("train")
+        return torch.arange(len(self.source.present)) if train is None or not len(train) else train
+
+    def hiding(self, index: Tensor, hiding: _Hiding) -> _Reference:
+        """The same with less to see, if any of its rows are among those of ``index``."""
+        if not bool(torch.isin(self.index, index).any()):
+            return self
+        return replace(self, hidden=(*self.hidden, (index, hiding)))
+
+    @cached_property
+    def data(self) -> Dataset:
+        index = self.index
+        changes = tuple(
+            replace(hiding, gaps=hiding.gaps.moved(rows, index), keep="nothing") for rows, hiding in self.hidden
+        )
+        return Dataset(self.source, index)._with(changes=changes, _reference=self)
+
+
 class Dataset(Data):
     """Rows of a source, in an order, with what was taken away from them and done to them. Everything is lazy.
 
@@ -201,11 +291,11 @@ class Dataset(Data):
     def __init__(self, source: Source, rows: Tensor | None = None) -> None:
         self.source = source
         self.index = torch.arange(len(source.present)) if rows is None else rows
-        self.gaps: tuple[tuple[Gaps, Keep], ...] = ()  # what is left of these rows, in order
+        self.changes: tuple[_Change, ...] = ()  # what was taken away from these rows and done to them, in order
         self.mask: Mask | None = None
-        self.corruptions: tuple[tuple[Distortion, Any], ...] = ()
-        self.damage = _Damage()
         self.note: dict[str, Any] = {}
+        self._reference = _Reference(source)
+        self._identified = False
 
     # what it is ------------------------------------------------------------------------------------------------
     @property
@@ -224,8 +314,8 @@ class Dataset(Data):
     @property
     def present(self) -> Tensor:  # type: ignore[override]
         present = self.observed
-        for gaps, _ in self.gaps:
-            present = present & gaps.keep
+        for hiding in self._hidden:
+            present = present & hiding.gaps.keep
         return present
 
     @property
@@ -233,18 +323,15 @@ class Dataset(Data):
         if self.source.target is None:
             return None
         target = self.source.target[self.index]
-        for corruption, plan in self.corruptions:
-            target = corruption.relabel(target, self.index, plan)
-        for gaps, _ in self.gaps:
-            if gaps.labels is not None:
-                target = hide_target(target, gaps.labels)
+        for change in self.changes:
+            target = change.relabel(target, self.index)
         return target
 
     @property
     def target_present(self) -> Tensor:  # type: ignore[override]
         there = self.source.target_present[self.index]
-        for gaps, _ in self.gaps:
-            there = there if gaps.labels is None else there & gaps.labels
+        for hiding in self._hidden:
+            there = there if hiding.gaps.labels is None else there & hiding.gaps.labels
         return there
 
     @property
@@ -266,24 +353,58 @@ class Dataset(Data):
         digest = hashlib.sha256(self.source.fingerprint.encode())
         digest.update(self.index.numpy().tobytes())
         digest.update(repr(self.damage).encode())
+        if self._reference.rows is not None:  # other rows say how large a damage in training is
+            digest.update(b"reference" + self._reference.rows.numpy().tobytes())
+        if self._order:
+            digest.update(self._order.encode())
         return digest.hexdigest()[:16]
+
+    @property
+    def damage(self) -> _Damage:
+        """What was simulated, in the words of a report."""
+        hidden, done = self._hidden, [change for change in self.changes if isinstance(change, _Damaging)]
+        return _Damage(
+            missing=" + ".join(hiding.mechanism for hiding in hidden) or "none",
+            mask_hash="+".join(hiding.hash for hiding in hidden),
+            keep="truth" if any(hiding.keep == "truth" for hiding in hidden) else "nothing",
+            corruption=" + ".join(f"{change.distortion} seed={change.seed}" for change in done) or "none",
+            plans=tuple(change.plan.hash for change in done),
+            units=tuple(hiding.unit for hiding in hidden),
+        )
+
+    @property
+    def _hidden(self) -> tuple[_Hiding, ...]:
+        return tuple(change for change in self.changes if isinstance(change, _Hiding))
+
+    @property
+    def _order(self) -> str:
+        """The order of changes where it matters and nothing else tells it: what damages steps may move or mix them, so it
+        leaves other rows after some steps were hidden than before. Empty: it does not matter."""
+        units = [change.unit if isinstance(change, _Hiding) else "damage" for change in self.changes]
+        matters = "step" in units and "damage" in units[units.index("step") :]
+        return ", ".join(units) if matters else ""
 
     @property
     def condition(self) -> str:
         """What was done to it, in a few words."""
         words = [self.damage.missing] if self.damage.missing != "none" else []
-        kept = [f"{unit}s" for unit, (_, keep) in zip(self.damage.units, self.gaps, strict=True) if keep == "truth"]
+        kept = [f"{hiding.unit}s" for hiding in self._hidden if hiding.keep == "truth"]
         words += [f"hidden {' and '.join(kept)} kept as truth"] if kept else []
         words += [self.damage.corruption] if self.damage.corruption != "none" else []
         return ", ".join(words) or "as given"
 
     @property
     def reference(self) -> Dataset:
-        """The training rows of the source, where it says which these are, else all of its rows; as given."""
-        if self.source.reference is None:  # one object, so that what is measured on it can be remembered
-            train = (self.source.split or {}).get("train")
-            self.source.reference = Dataset(self.source, train if train is not None and len(train) else None)
-        return self.source.reference
+        """The rows whose statistics say how large a damage is: those to train on, clean, without what a simulator hid.
+
+        - Of a data set: the training rows of its source, where it says which these are, else all of its rows.
+        - After :meth:`split`: the training piece, for all three pieces. A :meth:`subset` keeps what it was cut from.
+        - What :meth:`with_missing` hides in rows of the reference is hidden there too, with ``keep="truth"`` as well.
+          Holes in test rows change nothing in it, and those made in training rows nothing in that of test rows, so that
+          one severity means one thing for all of them.
+        - Corruption leaves it clean.
+        """
+        return self._reference.data
 
     def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
         return self.source.units(modality)
@@ -292,22 +413,33 @@ class Dataset(Data):
     def batch(self, rows: Tensor | Sequence[int]) -> Batch:
         rows = torch.as_tensor(rows, dtype=torch.int64)
         batch = self.source.read(self.index[rows])
-        for corruption, plan in self.corruptions:
-            batch = corruption.apply(batch, plan)
-        batch.severity = None  # the distortion says it; a method must not see it
-        for gaps, _ in (one for one in self.gaps if one[1] == "nothing"):
-            batch = gaps.rows(rows).hide(batch)
-        kept = [gaps for gaps, keep in self.gaps if keep == "truth"]
-        before = batch
-        for gaps in kept:  # last, so that truth holds nothing that was to be hidden for good
-            batch = gaps.rows(rows).hide(batch)
-        return replace(batch, truth=before) if kept else batch
+        if self._identified:
+            identity = row_identities(stable_key("row", self.source.fingerprint), self.index[rows])
+            batch = replace(batch, identity=identity)
+        kept = [place for place, change in enumerate(self.changes) if getattr(change, "keep", "nothing") == "truth"]
+        first = kept[0] if kept else len(self.changes)
+        # In the order of the calls: what is hidden before a damage must not come to light by it.
+        batch = _changed(batch, self.changes[:first], rows)
+        seen = _changed(batch, self.changes[first:], rows)
+        if not kept:
+            return seen
+        rest = [change for place, change in enumerate(self.changes) if place > first and place not in kept]
+        return replace(seen, truth=_changed(batch, rest, rows))
+
+    def identified(self) -> Dataset:
+        """The same rows, whose batches carry ``identity``: equal for equal rows of one table, in whatever subset, order or
+        condition, and different for any other two, of other tables too (but for a chance of 2^-63 a pair).
+
+        It takes the fingerprint of the source, which may have to read all files once, so it is worked out when asked for.
+        """
+        return self._with(_identified=True)
 
     def in_memory(self, limit: int = 1 << 30) -> Dataset:
         """The same, decoded once, if it takes at most ``limit`` bytes."""
         if isinstance(self.source, TensorSource) or self.source.row_bytes * len(self.source.present) > limit:
             return self
-        return self._with(source=self.source.in_memory())
+        source = self.source.in_memory()
+        return self._with(source=source, _reference=replace(self._reference, source=source))
 
     # what may be done to it ------------------------------------------------------------------------------------
     def _with(self, **changes: Any) -> Dataset:
@@ -320,34 +452,51 @@ class Dataset(Data):
         rows = torch.as_tensor(rows)
         if rows.dtype == torch.bool:
             rows = rows.nonzero().flatten()
-        gaps = tuple((one.rows(rows), keep) for one, keep in self.gaps)
-        return self._with(index=self.index[rows], gaps=gaps, mask=None)
+        rows = rows.long() if len(rows) == 0 else rows  # an empty list is one of floats
+        changes = tuple(change.of(rows) for change in self.changes)
+        return self._with(index=self.index[rows], changes=changes, mask=None)
+
+    def pieces(self, train: Tensor | Sequence[int], *others: Tensor | Sequence[int]) -> tuple[Dataset, ...]:
+        """Some rows to train on, and others, each like :meth:`subset`; all of them refer to those to train on.
+
+        Rows that are no training rows themselves (none of them is in :attr:`reference`) go on to refer to the training rows.
+        """
+        first = self.subset(train)
+        reference = self._reference
+        if bool(torch.isin(reference.index, self.index).any()):
+            reference = _Reference(self.source, first.index, tuple((first.index, hiding) for hiding in first._hidden))
+        return tuple(piece._with(_reference=reference) for piece in (first, *map(self.subset, others)))
 
     def split(
         self, val: float = 0.15, test: float = 0.15, *, seed: int = 0, by_group: bool = True
     ) -> tuple[Dataset, Dataset, Dataset]:
         """Train, validation and test rows: those that the data set fixes, else stratified by label and seeded.
 
-        Rows of one group (a patient, a speaker) stay together unless ``by_group=False``.
+        Rows of one group (a patient, a speaker) stay together unless ``by_group=False``. The :attr:`reference` of the three
+        is the first of them, so that no statistic is taken over validation or test rows.
         """
         fixed = self.source.split
         if fixed is not None and len(self) == len(self.source.present):
-            here = [torch.isin(self.index, fixed[part]) for part in ("train", "val", "test")]
-            train, second, third = (self.subset(h) for h in here)
-            return train, second, third
+            train, second, third = (
+                self.subset(torch.isin(self.index, fixed[part])) for part in ("train", "val", "test")
+            )
+            return train, second, third  # they refer to the fixed training rows, as all of the data does
         from kintsugi.data.splits import split_rows
 
         parts = split_rows(self, val, test, seed=seed, by_group=by_group)
-        train, second, third = (self.subset(p) for p in parts)
+        train, second, third = self.pieces(*parts)
         return train, second, third
 
     def with_missing(self, mechanism: Mechanism, *, seed: int = 0, keep: Keep = "nothing") -> Dataset:
         """Take slots, steps or labels away; each of these once at most, whichever comes first.
 
+        What is hidden is gone everywhere: from batches (hidden slots hold 0, hidden steps NaN), from the mechanisms and
+        corruptions that come after, from the rows that they read, and from the statistics of :attr:`reference`.
+
         Args:
             mechanism: such as ``mcar(0.3)``; it plans on what is left by those before it.
             seed: of its draws.
-            keep: ``truth`` leaves what was hidden, labels too, to the losses of methods that may see it.
+            keep: ``truth`` leaves what was hidden, labels too, to the losses of methods that may see it, and to nothing else.
 
         Raises:
             ConfigError: a second mechanism of the same unit, or a rate that cannot be reached.
@@ -360,30 +509,22 @@ class Dataset(Data):
             raise ConfigError(
                 f"this data already has simulated missingness of {mask.unit}s; start from the data before it"
             )
-        first = not self.gaps
-        damage = replace(
-            self.damage,
-            missing=str(mechanism) if first else f"{self.damage.missing} + {mechanism}",
-            mask_hash=mask.hash if first else f"{self.damage.mask_hash}+{mask.hash}",
-            keep="truth" if "truth" in (keep, self.damage.keep) else "nothing",
-            units=(*self.damage.units, mask.unit),
-        )
-        return self._with(gaps=(*self.gaps, (mask.gaps, keep)), mask=mask, damage=damage)
+        hiding = _Hiding(mask.gaps, keep, mask.unit, str(mechanism), mask.hash)
+        reference = self._reference.hiding(self.index, hiding)
+        return self._with(changes=(*self.changes, hiding), mask=mask, _reference=reference)
 
     def with_corruption(self, corruption: Distortion, *, seed: int = 0) -> Dataset:
         """Damage inputs or labels, the same way for a row whatever the batch, order or process.
 
-        A second call comes after the first; where it has an operator and a modality in common with what is there, its draws
-        are others, as they are in a chain. Plan what reads other rows (mismatched pairs) on one split, not across splits.
+        It sees what :meth:`with_missing` left before it; what is hidden later goes missing from damaged rows. A second call
+        comes after the first; where it has an operator and a modality in common with what is there, its draws are others, as
+        they are in a chain. Plan what reads other rows (mismatched pairs) on one split, not across splits.
         """
         from kintsugi.imperfect.combine import anew
 
-        plan = corruption.plan(self, anew(seed, corruption, [before for before, _ in self.corruptions]))
-        said = "" if self.damage.corruption == "none" else self.damage.corruption + " + "
-        damage = replace(
-            self.damage, corruption=f"{said}{corruption} seed={seed}", plans=(*self.damage.plans, plan.hash)
-        )
-        return self._with(corruptions=(*self.corruptions, (corruption, plan)), damage=damage)
+        before = [change.distortion for change in self.changes if isinstance(change, _Damaging)]
+        plan = corruption.plan(self, anew(seed, corruption, before))
+        return self._with(changes=(*self.changes, _Damaging(corruption, plan, seed)))
 
     # looking at it ---------------------------------------------------------------------------------------------
     def describe(self) -> pd.DataFrame:
@@ -398,6 +539,13 @@ class Dataset(Data):
             f"<{type(self).__name__} {self.name}: {len(self)} rows ({full} complete), {self.condition}; "
             f"{', '.join(f'{m.name} ({m.kind})' for m in self.schema.modalities)}; task {self.schema.task.key}>"
         )
+
+
+def _changed(batch: Batch, changes: Sequence[_Change], rows: Tensor) -> Batch:
+    """The batch of these positions after the changes. What was done to each slot is not said: a method must not see it."""
+    for change in changes:
+        batch = change.apply(batch, rows)
+    return replace(batch, severity=None)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.schema import Task
 from kintsugi.data.cells import nothing
-from kintsugi.tasks import Classification, Multilabel, Regression
+from kintsugi.tasks import Classification, Multilabel, Ordinal, Regression
 
 OnError = Literal["raise", "missing"]
 FEW = 20  # an integer target with more distinct values than this is taken for a number, not for class ids
-TASK_NAMES = ("classification", "multilabel", "regression")
+TASK_NAMES = ("classification", "multilabel", "ordinal", "regression")
 
 
 def label(value: Any) -> str:
@@ -52,6 +52,7 @@ def choose_task(
     task: str | Task | None,
     train: np.ndarray,
     class_weights: str | Sequence[float] | None,
+    order: Sequence[Any] | None = None,
 ) -> Task:
     """The task that a target asks for.
 
@@ -62,10 +63,11 @@ def choose_task(
         task: as the user gave it; None: inferred by :func:`infer_task`.
         train: bool ``[N]``: rows whose targets may be learned from; class names come from all rows.
         class_weights: "balanced", weights in the order of the classes, or None.
+        order: classes of an ordinal target, from the lowest to the highest; None: see :func:`order_of`.
     """
     if isinstance(task, Task):
-        if class_weights is not None:
-            raise ConfigError("give class weights to the task object itself")
+        if class_weights is not None or order is not None:
+            raise ConfigError("give class weights and order to the task object itself")
         return task
     if not columns:
         return Regression()  # nothing is asked; a schema needs a task all the same
@@ -74,21 +76,63 @@ def choose_task(
         raise UnknownName("task", str(key), TASK_NAMES)
     if class_weights is not None and key != "classification":
         raise ConfigError(f"class weights are for classification; this is {key}")
+    if order is not None and key != "ordinal":
+        raise ConfigError(f"order= is that of the classes of an ordinal target; this is {key}: say task='ordinal'")
     if key == "multilabel":
         return Multilabel(columns)
     if key == "regression":
-        target, there = _numbers(frame, columns)
-        keep = there & torch.from_numpy(train)
-        if int(keep.sum()) < 2:
-            raise DataError(f"target {', '.join(columns)}: regression needs two rows with a number, or more")
-        flat = target[keep].reshape(int(keep.sum()), -1)
-        for name, spread in zip(columns, flat.std(0).tolist(), strict=True):
-            if not spread > 0:
-                raise DataError(f"target {name!r} is the same in every row; there is nothing to learn")
-        return Regression.fitted(target[keep], tuple(columns))
+        return _regression(frame, columns, train)
     if len(columns) != 1:
-        raise ConfigError(f"classification has one target column, not {len(columns)}: {', '.join(columns)}")
-    return _classification(frame[columns[0]], train, class_weights)
+        raise ConfigError(f"{key} has one target column, not {len(columns)}: {', '.join(columns)}")
+    values = frame[columns[0]]
+    return Ordinal(order_of(values, order)) if key == "ordinal" else _classification(values, train, class_weights)
+
+
+def order_of(values: pd.Series, order: Sequence[Any] | None = None) -> list[str]:
+    """Classes of an ordinal target from the lowest to the highest: as ``order`` says, else as pandas has ordered its
+    categories, else numbers by value.
+
+    Raises:
+        ConfigError: words without an order, or a class twice in ``order``. DataError: fewer than two classes.
+    """
+    names = _class_names(values)
+    if order is not None:
+        return _distinct([label(value) for value in order])
+    if isinstance(values.dtype, pd.CategoricalDtype) and values.dtype.ordered:
+        return [label(value) for value in values.dtype.categories]
+    words = [name for name in names if not _reads_as_number(name)]
+    if words:
+        shown = ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
+        raise ConfigError(
+            f"target {values.name!r} holds words ({shown}), and nothing says which is lower: give order= with all classes from "
+            "the lowest to the highest, a pandas ordered categorical, or task=kintsugi.tasks.Ordinal([...])"
+        )
+    return names
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ConfigError(f"order= names a class twice: {', '.join(names)}")
+    return names
+
+
+def _reads_as_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
+
+
+def _regression(frame: pd.DataFrame, columns: Sequence[str], train: np.ndarray) -> Regression:
+    target, there = _numbers(frame, columns)
+    keep = there & torch.from_numpy(train)
+    if int(keep.sum()) < 2:
+        raise DataError(f"target {', '.join(columns)}: regression needs two rows with a number, or more")
+    flat = target[keep].reshape(int(keep.sum()), -1)
+    for name, spread in zip(columns, flat.std(0).tolist(), strict=True):
+        if not spread > 0:
+            raise DataError(f"target {name!r} is the same in every row; there is nothing to learn")
+    return Regression.fitted(target[keep], tuple(columns))
 
 
 def infer_task(frame: pd.DataFrame, columns: Sequence[str], several: bool) -> str:
@@ -120,20 +164,26 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number, np.bool_))
 
 
-def _classification(
-    values: pd.Series, train: np.ndarray, class_weights: str | Sequence[float] | None
-) -> Classification:
-    words = [None if nothing(v) else label(v) for v in values.array]
-    names = order_labels({w for w in words if w is not None})
+def _class_names(values: pd.Series) -> list[str]:
+    """Every class that a row has, numbers by value and then names by letter."""
+    names = order_labels({label(v) for v in values.array if not nothing(v)})
     if not names:
         raise DataError(f"target {values.name!r} has no label in any row")
     if len(names) == 1:
         raise DataError(f"target {values.name!r} has one class only, {names[0]!r}, in every row that has a label")
+    return names
+
+
+def _classification(
+    values: pd.Series, train: np.ndarray, class_weights: str | Sequence[float] | None
+) -> Classification:
+    names = _class_names(values)
     if class_weights is None:
         return Classification(names)
     if isinstance(class_weights, str):
         if class_weights != "balanced":
             raise ConfigError(f"class_weights must be 'balanced', a list or None, not {class_weights!r}")
+        words = [None if nothing(v) else label(v) for v in values.array]
         counts = np.array([sum(w == n and bool(t) for w, t in zip(words, train, strict=True)) for n in names])
         total = counts.sum()
         return Classification(names, [float(total / (len(names) * max(c, 1))) for c in counts])
@@ -150,21 +200,24 @@ def encode(
     Raises:
         DataError: a label that the task does not know, or a value that is no number.
     """
-    if isinstance(task, Classification):
+    if task.exclusive:
+        if len(columns) != 1:
+            raise ConfigError(f"{name}: {task.key} has one target column, not {len(columns)}: {', '.join(columns)}")
         return _ids(frame[columns[0]], task, on_error, name)
-    if isinstance(task, (Regression, Multilabel)):
-        target, there = _numbers(frame, columns)
-        if isinstance(task, Multilabel):
-            wrong = (((target != 0) & (target != 1)).any(1) & there).nonzero().flatten().tolist()
-            if wrong:
-                raise DataError(
-                    f"{name}: labels of {', '.join(columns)} must be 0 or 1; row {wrong[0]} (from 0) has others"
-                )
-        return (target[:, 0] if isinstance(task, Regression) and task.outputs == 1 else target), there
-    raise ConfigError(f"a table cannot read the target of task {task.key!r}")
+    if task.link == "softmax" or task.output_shape != (len(columns),):
+        raise ConfigError(f"a table cannot read the target of task {task.key!r} from columns {', '.join(columns)}")
+    target, there = _numbers(frame, columns)
+    if task.link == "sigmoid":
+        wrong = (((target != 0) & (target != 1)).any(1) & there).nonzero().flatten().tolist()
+        if wrong:
+            raise DataError(
+                f"{name}: labels of {', '.join(columns)} must be 0 or 1; row {wrong[0]} (from 0) has others"
+            )
+        return target, there
+    return (target[:, 0] if task.outputs == 1 else target), there
 
 
-def _ids(values: pd.Series, task: Classification, on_error: OnError, name: str) -> tuple[Tensor, Tensor]:
+def _ids(values: pd.Series, task: Task, on_error: OnError, name: str) -> tuple[Tensor, Tensor]:
     ids = {n: i for i, n in enumerate(task.names)}
     target = torch.zeros(len(values), dtype=torch.int64)
     there = torch.zeros(len(values), dtype=torch.bool)

@@ -25,8 +25,9 @@ class TableOptions(TypedDict, total=False):
     """Keywords of every constructor of :class:`Table`, beside ``modalities``.
 
     target: label column, or a list of them (several labels or numbers a row); None: no labels.
-    task: "classification", "multilabel", "regression", a task, or None: inferred from the target
+    task: "classification", "multilabel", "ordinal", "regression", a task, or None: inferred from the target
     (see :func:`~kintsugi.data.labels.infer_task`).
+    order: classes of an ordinal target, from the lowest to the highest; numbers and ordered categories of pandas need none.
     group: column that says which rows belong together (a patient, a speaker) and stay together in ``split``.
     split: column with ``train``, ``val`` and ``test``; readers then learn sizes, categories and scales from the
     training rows alone, otherwise from all rows.
@@ -39,6 +40,7 @@ class TableOptions(TypedDict, total=False):
 
     target: str | Sequence[str] | None
     task: str | Task | None
+    order: Sequence[Any] | None
     group: str | None
     split: str | None
     weight: str | None
@@ -204,7 +206,9 @@ def _build(frame: pd.DataFrame, modalities: Mapping[str, Reader], options: Table
             raise DataError(f"{name}: column {split!r} names no row 'train'")
     readers = {n: reader.fit(frame[train], root) for n, reader in modalities.items()}
     target, several = _targets(options)
-    task = choose_task(frame, target, several, options.get("task"), train, options.get("class_weights"))
+    task = choose_task(
+        frame, target, several, options.get("task"), train, options.get("class_weights"), options.get("order")
+    )
     return TableSource(
         frame,
         readers,

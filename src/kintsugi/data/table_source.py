@@ -18,7 +18,7 @@ from torch import Tensor
 from kintsugi.core.batch import Batch
 from kintsugi.core.encoder import blank
 from kintsugi.core.errors import ConfigError, DataError
-from kintsugi.core.schema import Modality, Schema, Task
+from kintsugi.core.schema import KINDS, Modality, Schema, Task
 from kintsugi.data.cells import Decoded, Reader, ReadError, is_path, nothing, resolve
 from kintsugi.data.content import content_digest, file_digest
 from kintsugi.data.dataset import Problem, Problems, Source
@@ -27,7 +27,6 @@ from kintsugi.data.labels import OnError, encode
 CACHE = 128 << 20  # bytes of decoded cells that are kept
 FORMAT = 1
 FILES = {"image", "audio", "series", "vector"}  # kinds whose cells may be paths
-STEPPED = ("text", "tabular", "series")  # kinds that come with a mask
 SPLIT_NAMES = {"train": "train", "val": "val", "test": "test", "validation": "val", "valid": "val", "dev": "val"}
 
 
@@ -239,7 +238,7 @@ class TableSource(Source):
     @property
     def row_bytes(self) -> int:
         rows = [blank(m) for m in self.schema.modalities]
-        masks = sum(m.shape[0] or 1 for m in self.schema.modalities if m.kind in STEPPED)
+        masks = sum(m.shape[0] or 1 for m in self.schema.modalities if KINDS[m.kind].stepped)
         return sum(x.numel() * x.element_size() for x in rows) + masks
 
 
@@ -252,7 +251,7 @@ class _Shelf:
     def __init__(self, modality: Modality, slots: int) -> None:
         self.slots = slots
         self.values = blank(modality, slots)  # zeros take no memory before they are written to
-        stepped = modality.kind in STEPPED
+        stepped = KINDS[modality.kind].stepped
         self.mask = torch.zeros(slots, self.values.shape[1], dtype=torch.bool) if stepped else None
         self._slot: OrderedDict[int, int] = OrderedDict()
 

@@ -13,6 +13,7 @@ from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.features import Stream
 from kintsugi.core.schema import Modality
 from kintsugi.encoders._tokens import Tokens, ceil_div
+from kintsugi.layers.normalisation import GroupNorm
 
 SIDE = 4  # the grid has at most 4 x 4 tokens
 WIDTHS = (8, 16, 32)
@@ -25,7 +26,7 @@ class Stage(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(pool, ceil_mode=True)
-        self.norm = nn.GroupNorm(4, width)
+        self.norm = GroupNorm(4, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as in the class."""
@@ -34,9 +35,7 @@ class Stage(nn.Module):
 
 def stem(channels: int, width: int, stride: int) -> nn.Sequential:
     """The first stage: its stride saves the cost of full resolution."""
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 5, stride, padding=2, bias=False), nn.GroupNorm(4, width), nn.GELU()
-    )
+    return nn.Sequential(nn.Conv2d(channels, width, 5, stride, padding=2, bias=False), GroupNorm(4, width), nn.GELU())
 
 
 @ENCODERS.register("image")

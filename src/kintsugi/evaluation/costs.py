@@ -206,7 +206,7 @@ def _batch(data: Data, subset: tuple[str, ...], size: int) -> Batch:
 
 
 def _asking(pipeline: Pipeline, batch: Batch) -> Callable[[], object]:
-    return lambda: pipeline.answer(batch)
+    return lambda: pipeline(batch)
 
 
 def _latencies(calls: Sequence[Callable[[], object]], runs: int, device: torch.device) -> Tensor:

@@ -364,7 +364,7 @@ def _in_chunks(
                 prediction = chunk.answer(plan, keep)
             else:
                 batch = chunk.batch(plan, keep)
-                prediction = pipeline.answer(batch, chunk.watched(plan, batch) if stored else None)
+                prediction = pipeline(batch, chunk.watched(plan, batch) if stored else None)
             into.add(prediction, time.perf_counter() - start)
             into.present.append(_present(chunk, plan, keep, pipeline.model))
             chunk.release(plan)
@@ -389,7 +389,7 @@ def _adapting(
             chunk = _Chunk(twin.model, data, rows, [plan], _device(twin))
             start = time.perf_counter()
             keep = plan.rows(rows)
-            into.add(twin.answer(chunk.batch(plan, keep)), time.perf_counter() - start)
+            into.add(twin(chunk.batch(plan, keep)), time.perf_counter() - start)
             into.present.append(_present(chunk, plan, keep, twin.model))
         into.order = order.argsort()
         if progress is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.batch import Batch
-from kintsugi.core.schema import Modality, Task
+from kintsugi.core.schema import KINDS, Modality, Task
 from kintsugi.evaluation.evaluator import predict_conditions
 from kintsugi.evaluation.naming import named_pipelines
 from kintsugi.evaluation.protocols import CLEAN, Condition
@@ -96,37 +96,22 @@ def _draw(data: Dataset, count: int, seed: int) -> list[int]:
 
 
 def _answer(task: Task, method: str, without: str | None, probabilities: Tensor, batch: Batch, row: int) -> Answer:
-    said, confidence = describe(task, probabilities)
-    label = _label(task, batch, row)
-    correct = None if label is None or task.key == "regression" else said == label
-    return Answer(method, without, said, confidence, correct)
+    words, confidence = task.describe(probabilities)
+    target = _target(batch, row)
+    return Answer(
+        method, without, words, confidence, None if target is None else task.is_correct(probabilities, target)
+    )
 
 
-def describe(task: Task, probabilities: Tensor) -> tuple[str, float | None]:
-    """One row's answer in words, and the probability of the class it names."""
-    names: tuple[str, ...] = getattr(task, "names", ())
-    if task.key == "classification":
-        best = int(probabilities.argmax())
-        return names[best], float(probabilities[best])
-    if task.key == "multilabel":
-        return _listed(names, probabilities > 0.5), None
-    return ", ".join(f"{float(v):.4g}" for v in probabilities.reshape(-1)), None
+def _target(batch: Batch, row: int) -> Tensor | None:
+    if batch.target is None or (batch.target_present is not None and not bool(batch.target_present[row])):
+        return None
+    return batch.target[row]
 
 
 def _label(task: Task, batch: Batch, row: int) -> str | None:
-    if batch.target is None or (batch.target_present is not None and not bool(batch.target_present[row])):
-        return None
-    target = batch.target[row]
-    names: tuple[str, ...] = getattr(task, "names", ())
-    if task.key == "classification":
-        return names[int(target)]
-    if task.key == "multilabel":
-        return _listed(names, target > 0.5)
-    return ", ".join(f"{float(v):.4g}" for v in target.reshape(-1))
-
-
-def _listed(names: Sequence[str], chosen: Tensor) -> str:
-    return ", ".join(name for name, here in zip(names, chosen.tolist(), strict=True) if here) or "none"
+    target = _target(batch, row)
+    return None if target is None else task.describe_target(target)
 
 
 def _shown(data: Dataset, modality: Modality, batch: Batch, row: int) -> Shown:
@@ -134,7 +119,7 @@ def _shown(data: Dataset, modality: Modality, batch: Batch, row: int) -> Shown:
         return Shown(modality, None)
     x, mask = batch.inputs[modality.name][row], batch.mask.get(modality.name)
     steps = None if mask is None else mask[row]
-    if modality.kind == "text":
+    if KINDS[modality.kind].vocabulary:
         return Shown(modality, _words(modality, x if steps is None else x[steps]))
     if steps is not None and modality.kind in ("audio", "series") and len(steps) == len(x):
         x = x[steps]

@@ -233,16 +233,10 @@ def _check(given: Any, pipeline: Pipeline, data: Dataset) -> None:
             raise DataError(
                 f"the model reads modality {modality!r}, which {data.name} lacks; it has {', '.join(data.schema.names)}"
             )
-    mine, theirs = pipeline.schema.task, data.schema.task
-    if (mine.key, mine.outputs) != (theirs.key, theirs.outputs):
-        raise DataError(
-            f"the model solves {mine.key} with {mine.outputs} outputs; "
-            f"{data.name} is for {theirs.key} with {theirs.outputs}"
-        )
     check_reading(data, getattr(given, "reading_", None))
-    names = [list(getattr(task, "names", ())) for task in (mine, theirs)]
-    if mine.key != "regression" and names[0] != names[1]:
-        raise DataError(f"the classes of the model and of {data.name} differ in name or order")
+    reason = pipeline.schema.task.same_meaning(data.schema.task)
+    if reason is not None:
+        raise DataError(f"{data.name} {reason}")
 
 
 @dataclass
@@ -345,11 +339,7 @@ def _metrics(task: Task, wanted: Mapping[str, Any] | Sequence[str] | None) -> di
 def _scores(
     task: Task, metrics: Mapping[str, Any], outcome: Outcome, target: Tensor, bootstrap: Bootstrap
 ) -> dict[str, Measured]:
-    if task.key == "regression":
-        target = target.float().reshape(outcome.probabilities.shape)
-    elif target.is_floating_point():  # labels of several classes, as zeros and ones
-        target = target.long()
-    return measure(metrics, outcome.probabilities, target, bootstrap)
+    return measure(metrics, *task.match(outcome.probabilities, target), bootstrap)
 
 
 def _means(outcomes: Sequence[Outcome], scores: Sequence[Measured], bootstrap: Bootstrap) -> dict[str, Interval]:

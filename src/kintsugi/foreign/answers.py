@@ -18,19 +18,18 @@ KINDS = ("logits", "probabilities", "values")
 TINY = torch.finfo(torch.float32).tiny
 
 
-def kind_of(output: str | None, task: str, estimator: bool, who: str) -> str:
+def kind_of(output: str | None, task: Task, estimator: bool, who: str) -> str:
     """What the numbers of the answer are; see ``output`` of :func:`~kintsugi.foreign.wrap`.
 
     Raises:
         ConfigError: no such kind, or one that does not go with the task.
     """
-    if task not in ("classification", "multilabel", "regression"):
-        raise ConfigError(f"{who}: task {task!r} is unknown here; known: classification, multilabel, regression")
     if output is not None and output not in KINDS:
         raise ConfigError(f"output={output!r} is unknown; known: {', '.join(KINDS)}")
-    usual = "values" if task == "regression" else "probabilities" if estimator else "logits"
-    if output is not None and (output == "values") != (task == "regression"):
-        raise ConfigError(f"{who}: output={output!r} does not go with {task}; say output={usual!r}")
+    numbers = task.link == "identity"
+    usual = "values" if numbers else "probabilities" if estimator else "logits"
+    if output is not None and (output == "values") != numbers:
+        raise ConfigError(f"{who}: output={output!r} does not go with {task.key}; say output={usual!r}")
     if estimator and output == "logits":
         raise ConfigError(f"{who} is an estimator: it is asked for probabilities; leave output= out")
     return output or usual
@@ -78,14 +77,14 @@ def as_logits(out: Tensor, task: Task, who: str) -> Tensor:
     Raises:
         ConfigError: below 0, above 1, or classes that do not sum to 1 within 1e-3.
     """
-    exclusive = task.key == "classification"
-    off = float((out.sum(1) - 1).abs().max()) if exclusive else 0.0
+    one_of_several = task.link == "softmax"
+    off = float((out.sum(1) - 1).abs().max()) if one_of_several else 0.0
     if float(out.min()) < 0 or float(out.max()) > 1 + 1e-5 or off > 1e-3:
         raise ConfigError(
             f"{who} gave no probabilities (from {float(out.min()):.3g} to {float(out.max()):.3g}, sums off by {off:.3g}); "
             "say output='logits'"
         )
-    if exclusive:
+    if one_of_several:
         return out.clamp(min=TINY).log()
     eps = torch.finfo(out.dtype).eps
     return out.clamp(eps, 1 - eps).logit()
@@ -99,12 +98,12 @@ def in_order(out: Tensor, task: Task, labels: Sequence[Any] | None, who: str) ->
     """
     if labels is None:
         return out
-    names = list(getattr(task, "names", ()))
+    names = list(task.names)
     columns = places(labels, names, who)
     if columns == list(range(len(names))):
         return out
     if len(columns) < len(names):
-        if task.key == "multilabel":
+        if task.link != "softmax":
             raise ConfigError(f"{who} answers {len(columns)} of {len(names)} labels; each of them needs an answer")
         out = out.log_softmax(1)
     ordered = out.new_full((len(out), len(names)), math.log(TINY))
@@ -137,10 +136,10 @@ def places(labels: Sequence[Any], names: Sequence[str], who: str) -> list[int]:
     return found
 
 
-def config_labels(model: Any, task: str) -> list[str] | None:
+def config_labels(model: Any, task: Task) -> list[str] | None:
     """Names of the outputs out of a transformers ``config.id2label``; None where these are placeholders."""
     said = getattr(getattr(model, "config", None), "id2label", None)
-    if task == "regression" or not isinstance(said, Mapping) or not said:
+    if task.link == "identity" or not isinstance(said, Mapping) or not said:
         return None
     names = [str(said[k]) for k in sorted(said, key=int)]
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names

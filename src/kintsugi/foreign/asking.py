@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError, DataError
-from kintsugi.core.schema import Schema
+from kintsugi.core.schema import Schema, Task
 
 WAYS = ("dict", "positional", "keywords", "matrix")
 
@@ -78,13 +78,9 @@ def check_reference(reference: Data, schema: Schema) -> None:
             raise DataError(
                 f"reference={reference.name} lacks modality {modality!r}; give the training rows of the model"
             )
-    mine, theirs = schema.task, reference.schema.task
-    same = [list(getattr(task, "names", ())) for task in (mine, theirs)]
-    if mine.key != theirs.key or same[0] != same[1]:
-        raise DataError(
-            f"reference={reference.name} is for {theirs.key} of {', '.join(same[1])}; the schema is for {mine.key} of "
-            f"{', '.join(same[0])}. Labels have to be the same, in the same order"
-        )
+    reason = schema.task.same_meaning(reference.schema.task)
+    if reason is not None:
+        raise DataError(f"reference={reference.name} {reason}")
 
 
 def means(
@@ -142,7 +138,7 @@ def flat(batch: Batch) -> np.ndarray:
     return matrix
 
 
-def ask_estimator(model: Any, x: Any, task: str, names: Sequence[str]) -> tuple[Any, Sequence[Any] | None]:
+def ask_estimator(model: Any, x: Any, task: Task) -> tuple[Any, Sequence[Any] | None]:
     """Numbers or probabilities ``[B, outputs]`` of a scikit-learn estimator, and the label of each column (None: unsaid).
 
     What predicts labels only says 1 of the predicted class and 0 of the others.
@@ -150,17 +146,17 @@ def ask_estimator(model: Any, x: Any, task: str, names: Sequence[str]) -> tuple[
     wanted = getattr(model, "n_features_in_", None)
     if wanted is not None and getattr(x, "ndim", 0) == 2 and x.shape[1] != wanted:
         raise DataError(f"it was fitted on {wanted} features, and the modalities give {x.shape[1]}")
-    if task == "regression":
+    if task.link == "identity":
         return model.predict(x), None
     classes = getattr(model, "classes_", None)
     if not callable(getattr(model, "predict_proba", None)):
         said = np.asarray(model.predict(x))
-        if task == "multilabel":
+        if task.link == "sigmoid":
             return said.astype(np.float32), None
-        known = list(names if classes is None else classes)
+        known = list(task.names if classes is None else classes)
         return np.stack([said == label for label in known], 1).astype(np.float32), known
     said = model.predict_proba(x)
     if isinstance(said, list):  # a forest answers several labels one by one, each with the classes that it has seen
         columns = zip(said, classes if classes is not None else [(0, 1)] * len(said), strict=True)
         return np.stack([np.asarray(p)[:, [int(c) == 1 for c in known]].sum(1) for p, known in columns], 1), None
-    return said, None if classes is None or task == "multilabel" else list(classes)
+    return said, None if classes is None or task.link == "sigmoid" else list(classes)

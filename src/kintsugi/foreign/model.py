@@ -122,7 +122,7 @@ class ForeignModel(Model):
             schema.column(name)
         self.estimator = not isinstance(model, nn.Module) and callable(getattr(model, "predict", None))
         self.inputs = asking.way_of(inputs, model, self.estimator)
-        self.kind = answers.kind_of(output, schema.task.key, self.estimator, self.who)
+        self.kind = answers.kind_of(output, schema.task, self.estimator, self.who)
         if not self.estimator and not callable(self.inputs):
             asking.check_call(model, self.inputs, schema.names)
         if not callable(absent) and absent not in ("zero", "mean"):
@@ -215,7 +215,7 @@ class ForeignModel(Model):
                 "from; give wrap(..., reference=train)",
                 stacklevel=2,
             )
-        out = self.prior.new_zeros(len(batch), self.task.outputs)
+        out = self.prior.new_zeros(len(batch), *self.task.output_shape)
         if bool(some.any()):
             out[some] = self._answer(self.filled(batch.rows(some))).to(out)
         return Features({"answer": Stream.vector(out)}, present)
@@ -232,12 +232,12 @@ class ForeignModel(Model):
         try:
             if self.estimator:
                 (x,), _ = self._arguments(batch)
-                raw, own = asking.ask_estimator(self.foreign, x, self.task.key, getattr(self.task, "names", ()))
+                raw, own = asking.ask_estimator(self.foreign, x, self.task)
                 labels = own if labels is None else labels
             else:
                 given, named = self._arguments(batch)
                 raw = self.foreign(*given, **named)
-                labels = answers.config_labels(self.foreign, self.task.key) if labels is None else labels
+                labels = answers.config_labels(self.foreign, self.task) if labels is None else labels
         except Exception as error:
             sizes = ", ".join(f"{n} {list(x.shape)} {x.dtype}" for n, x in batch.inputs.items())
             raise ConfigError(
@@ -247,8 +247,7 @@ class ForeignModel(Model):
         out = answers.tensor_of(raw, self.who).to(self.prior.device).float()
         out = answers.checked(out, len(batch), self.task, labels, self.who)
         if self.kind == "values":
-            task: Any = self.task  # of regression, whose output is in units of its scale
-            return (out - out.new_tensor(task.centre)) / out.new_tensor(task.scale)
+            return self.task.standardised(out)
         if self.kind == "probabilities":
             out = answers.as_logits(out, self.task, self.who)
         return answers.in_order(out, self.task, labels, self.who)
@@ -272,7 +271,7 @@ class ForeignModel(Model):
     def stages(self) -> list[Stage]:
         return []
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
+    def step(self, batch: Batch) -> Step:
         raise ConfigError(f"{self.who} is wrapped to be evaluated; train it with its own code and wrap it again")
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.schema import Modality
+from kintsugi.core.schema import KINDS, Modality
 from kintsugi.imperfect._exact import Floats
 from kintsugi.imperfect.mask import seen_steps
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kintsugi.core.data import Data
 
 CHUNK = 512
-STEPLESS = ("image", "volume")
 QUIET = 1e-12  # added to the energy before the logarithm: -120 dB of full scale, so that silence has a score
 _known: WeakKeyDictionary[Data, dict[tuple[str, ...], Tensor]] = WeakKeyDictionary()
 
@@ -62,7 +61,7 @@ def observed_steps(data: Data, name: str) -> Tensor:
 
 def has_steps(modality: Modality) -> bool:
     """Is there an axis of steps that a mask can count?"""
-    return modality.kind not in STEPLESS
+    return KINDS[modality.kind].steps is not None
 
 
 def check_steps(modality: Modality) -> None:
@@ -98,17 +97,17 @@ def score(data: Data, name: str) -> Tensor:
 def _columns(modality: Modality, batch: Batch) -> Tensor:
     """What a score is the mean of: float64 ``[B, C]``, NaN where unseen."""
     x = batch.inputs[modality.name]
-    if modality.kind in ("image", "volume"):
+    if not has_steps(modality):
         return x.double().flatten(1).mean(1, keepdim=True)
     seen = seen_steps(batch, modality.name)
-    if modality.kind == "text":
+    if KINDS[modality.kind].vocabulary:
         return seen.sum(1, keepdim=True).double()
     x = x.double().masked_fill(~seen.view(*seen.shape, *[1] * (x.ndim - 2)), torch.nan)
     if modality.kind == "audio":
         return torch.log10(x.square().nanmean(1, keepdim=True) + QUIET)
     if modality.kind == "series":
         return x.nanmean(1)
-    if modality.kind in ("video", "points"):
+    if x.ndim > 2:
         return x.flatten(1).nanmean(1, keepdim=True)
     numbers = [c for c, n in enumerate(modality.categories) if n == 0]
     return x[:, numbers] if numbers else x

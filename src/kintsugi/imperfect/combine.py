@@ -90,6 +90,9 @@ class After(Data):
     def reference(self) -> Data:
         return self.data.reference
 
+    def identified(self) -> Data:
+        return After(self.data.identified(), self.distortion, self.made)
+
     def units(self, modality: str) -> tuple[Tensor, Tensor] | None:
         return self.data.units(modality)
 

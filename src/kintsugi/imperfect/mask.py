@@ -42,15 +42,41 @@ class Gaps:
         labels = None if self.labels is None else self.labels[rows]
         return Gaps(self.keep[rows], {name: left[rows] for name, left in self.steps.items()}, labels)
 
+    def moved(self, index: Tensor, other: Tensor) -> Gaps:
+        """What is left of other rows: of those that both have, what is left here, of the rest all.
+
+        Args:
+            index: int64 ``[N]``: which rows these are; of a row that comes several times, what is left in all of them.
+            other: int64 ``[R]``: the other rows.
+        """
+        if torch.equal(index, other):
+            return self
+        numbers, place = index.unique(return_inverse=True)
+        at = torch.searchsorted(numbers, other).clamp(max=max(len(numbers) - 1, 0))
+        both = numbers[at] == other if len(numbers) else torch.zeros(len(other), dtype=torch.bool)
+
+        def move(left: Tensor) -> Tensor:
+            out = left.new_ones(len(other), *left.shape[1:])
+            if not bool(both.any()):
+                return out
+            gone = (~left).nonzero(as_tuple=True)
+            by_number = left.new_ones(len(numbers), *left.shape[1:])
+            by_number[(place[gone[0]], *gone[1:])] = False
+            out[both] = by_number[at[both]]
+            return out
+
+        labels = None if self.labels is None else move(self.labels)
+        return Gaps(move(self.keep), {name: move(left) for name, left in self.steps.items()}, labels)
+
     def hide(self, batch: Batch) -> Batch:
         """The batch of exactly these rows without what is missing; ``truth`` stays as it is.
 
-        Steps that go missing hold NaN (of text: 0, the padding), and a slot without a step left is absent. A hidden label
-        reads 0, like one that never was.
+        Steps that go missing hold NaN (of text: 0, the padding), and a slot without a step left is absent. A slot that goes
+        missing holds 0. A hidden label reads 0, like one that never was.
         """
         for name, left in self.steps.items():
             batch = hide_steps(batch, name, left)
-        batch = batch.where(self.keep.to(batch.device))
+        batch = _hide_slots(batch, self.keep.to(batch.device))
         return batch if self.labels is None else _hide_labels(batch, self.labels.to(batch.device))
 
 
@@ -72,6 +98,15 @@ def hide_steps(batch: Batch, name: str, left: Tensor) -> Batch:
     present[:, batch.names.index(name)] &= mask.any(1)
     x = x.masked_fill(gone, math.nan if x.is_floating_point() else 0)
     return replace(batch, inputs={**batch.inputs, name: x}, mask={**batch.mask, name: mask}, present=present)
+
+
+def _hide_slots(batch: Batch, keep: Tensor) -> Batch:
+    gone = batch.present & ~keep
+    inputs = dict(batch.inputs)
+    for column, name in enumerate(batch.names):
+        if bool(gone[:, column].any()):  # nobody may read an absent slot, and what is not there cannot be read
+            inputs[name] = inputs[name].masked_fill(gone[:, column].view(-1, *[1] * (inputs[name].ndim - 1)), 0)
+    return replace(batch.where(keep), inputs=inputs)
 
 
 def _hide_labels(batch: Batch, labels: Tensor) -> Batch:

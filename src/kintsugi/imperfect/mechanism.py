@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Mechanism(ABC):
     """How slots go missing: a value without state. A new one defines :meth:`keep`, :meth:`asked` and ``__str__``.
 
-    Its draws belong to rows (:mod:`kintsugi.imperfect.seeds`), and it takes what is observed in ``data`` only.
+    Its draws belong to rows (:mod:`kintsugi.imperfect.seeds`), and it takes what is observed in ``data`` only. What another
+    mechanism hid before is not observed: ``data`` shows neither its values nor that they were there.
     """
 
     @abstractmethod

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Levels = Mapping[int, Mapping[str, Any]]
 CROSS = "cross-modal"
-AXES = {"image": 4, "audio": 2, "text": 2, "tabular": 2, "series": 3, "vector": 2, "video": 5, "points": 3, "volume": 5}
 # A block that stays in a CPU's cache, changed in place, takes 0.6 times what a whole batch of 224-pixel images takes.
 BLOCK_BYTES = 1 << 20
 OTHER_DEVICE_BYTES, WORKER_BYTES = 1 << 28, 1 << 21
@@ -199,11 +198,12 @@ class Operator(Carded):
     def _check_rows(self, x: Tensor, index: Tensor, plan: Plan, mask: Tensor | None) -> None:
         if plan.operator != self.key:
             raise ConfigError(f"plan {plan.hash} is one of {plan.operator}, not of {self.key}")
-        if x.ndim != AXES[self.kind]:
-            wrong = f"rows of {AXES[self.kind]} axes, batch first, not {list(x.shape)}"
-        elif self.kind == "text" and x.dtype != torch.int64:
-            wrong = f"token ids of int64, not {x.dtype}"
-        elif self.kind != "text" and not x.is_floating_point():
+        kind = KINDS[self.kind]
+        if x.ndim != kind.axes:
+            wrong = f"rows of {kind.axes} axes, batch first, not {list(x.shape)}"
+        elif kind.vocabulary and x.dtype != kind.dtype:
+            wrong = f"token ids of {str(kind.dtype).removeprefix('torch.')}, not {x.dtype}"
+        elif not kind.vocabulary and not x.is_floating_point():
             wrong = f"floats, not {x.dtype}" + ("; divide bytes by 255 first" if self.kind == "image" else "")
         elif index.shape[0] != x.shape[0] or (
             mask is not None and (mask.shape[0] != x.shape[0] or mask.dtype != torch.bool)

@@ -1,7 +1,8 @@
 """Per-channel statistics of clean data, in whose units operators say how much they damage.
 
-They come from the rows that ``data.reference`` names (the training rows, where a data set says which these are), not
-from the rows that are damaged, so that one severity means one thing for every subset, split and fold.
+They come from the rows that ``data.reference`` names (the training rows, where it is known which these are), not from the
+rows that are damaged, so that one severity means one thing for every subset and split. What a simulator hid in those rows
+is not in them. They are remembered for each reference by itself, since references of one source may have other holes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import DataError
+from kintsugi.core.kind import KINDS
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Data
@@ -64,8 +66,9 @@ def _measure(data: Data, modality: str) -> Scale:
     columns: list[list[Tensor]] = []
     for batch in data.batches(256, here):
         x = batch.inputs[modality].double()
-        x = x.unsqueeze(-1) if data.schema[modality].kind == "audio" else x
-        seen = torch.isfinite(x)
+        x = x.unsqueeze(-1) if KINDS[data.schema[modality].kind].channel_axis is None else x
+        there = batch.present[:, batch.names.index(modality)]  # a file may turn out unreadable
+        seen = torch.isfinite(x) & there.view(-1, *[1] * (x.ndim - 1))
         mask = batch.mask.get(modality)
         if mask is not None:
             seen &= mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)).expand_as(x)

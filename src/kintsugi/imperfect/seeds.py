@@ -10,6 +10,7 @@ import hashlib
 import threading
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,6 +29,15 @@ def row_seeds(key: int, index: Tensor) -> NDArray[np.uint64]:
     """One 63-bit seed a row, ``[N]``, from the key of a run and the rows' ``index`` (int64 ``[N]``)."""
     rows = index.detach().cpu().numpy().astype(np.int64).view(np.uint64)
     return _mix(_mix(np.uint64(key) + rows * _STEP) + _STEP) >> np.uint64(1)
+
+
+def row_identities(key: int, index: Tensor) -> Tensor:
+    """A number that names a row of a table: int64 ``[N]``, from the key of the table and the rows' ``index``.
+
+    Each step can be undone, so two rows of one table never share one.
+    """
+    rows = index.detach().cpu().numpy().astype(np.int64).view(np.uint64)
+    return torch.from_numpy(_mix(np.uint64(key) + rows * _STEP).view(np.int64))
 
 
 def uniforms(key: int, index: Tensor, columns: int) -> NDArray[np.float64]:

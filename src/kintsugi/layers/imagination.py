@@ -14,7 +14,8 @@ class Imaginer(nn.Module):
     """A cascade of autoencoders, each fed the sum of its predecessor's input and output.
 
     After Tran et al., Missing Modalities Imputation via Cascaded Residual Autoencoder (CVPR 2017), in the form of
-    Zhao et al. (MMIN, ACL 2021): a two-layer transition turns the last sum into the imagined embedding.
+    Zhao et al. (MMIN, ACL 2021): a two-layer transition turns the last sum into the imagined embedding. The bottleneck is
+    linear: the authors' code deletes the activation after the encoder's last layer.
 
     Args:
         width: of the embedding ``[B, width]``.
@@ -25,7 +26,7 @@ class Imaginer(nn.Module):
     def __init__(self, width: int, blocks: int = 5, shrink: Sequence[float] = (2 / 3, 1 / 3, 1 / 6)) -> None:
         super().__init__()
         sizes = [width, *(max(1, round(width * s)) for s in shrink)]
-        self.down = nn.ModuleList([mlp(sizes, last=True) for _ in range(blocks)])
+        self.down = nn.ModuleList([mlp(sizes) for _ in range(blocks)])
         self.up = nn.ModuleList([mlp(sizes[::-1]) for _ in range(blocks)])
         self.transition = mlp([width, width, width])
         self.code_dim = sizes[-1] * blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.linalg import vector_norm
 
 
 def mse(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -17,3 +18,13 @@ def mse(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
     if a.shape != b.shape:  # broadcasting would give a number that means nothing
         raise ValueError(f"mse of tensors of different shapes: {list(a.shape)} and {list(b.shape)}")
     return (a - b).square().mean()
+
+
+def norm_gap(a: Tensor, b: Tensor) -> Tensor:
+    """``| ||a|| - ||b|| |`` of the Frobenius norms over all rows at once, a scalar: a and b ``[B, ...]``.
+
+    Keeps a learned map from blowing up or shrinking what it maps; the stabiliser of M3Care (Zhang et al., KDD 2022) in
+    the authors' code, where it weighs 1e-7. Give it the rows that have the modality.
+    """
+    gap: Tensor = (vector_norm(a) - vector_norm(b)).abs()
+    return gap

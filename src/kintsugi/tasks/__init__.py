@@ -2,6 +2,7 @@
 
 from kintsugi.tasks.classification import Classification
 from kintsugi.tasks.multilabel import Multilabel
+from kintsugi.tasks.ordinal import Ordinal
 from kintsugi.tasks.regression import Regression
 
-__all__ = ["Classification", "Multilabel", "Regression"]
+__all__ = ["Classification", "Multilabel", "Ordinal", "Regression"]

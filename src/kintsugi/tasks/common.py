@@ -1,12 +1,19 @@
-"""The head that every task of one output a row shares."""
+"""What tasks of one output a row share: the head, and all that tasks of one class out of several have in common."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.data import Data
+from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.features import Stream
-from kintsugi.core.schema import StreamSpec, Task
+from kintsugi.core.task import Face, Link, StreamSpec, Task
 
 
 class PooledHead(nn.Module):
@@ -24,8 +31,6 @@ class PooledHead(nn.Module):
 class NamedOutputs(Task):
     """A task with one named number a row and output: classes, labels or targets."""
 
-    names: tuple[str, ...]
-
     @property
     def outputs(self) -> int:
         return len(self.names)
@@ -34,20 +39,61 @@ class NamedOutputs(Task):
         return PooledHead(spec, self.outputs)
 
 
-def masked_mean(losses: Tensor, keep: Tensor | None, weight: Tensor | None, output: Tensor) -> Tensor:
-    """Weighted mean of ``losses [B]`` over ``keep``; ``0 * output.sum()`` where nothing is left, so that gradients exist."""
-    w = losses.new_ones(len(losses)) if weight is None else weight.to(losses.dtype)
-    if keep is not None:
-        w = w * keep
-        losses = losses.masked_fill(~keep, 0)  # what is left out may be NaN
-    total = w.sum()
-    if float(total.detach()) == 0:
-        return 0 * output.sum()
-    return (losses * w).sum() / total
+class OneClass(NamedOutputs):
+    """One out of several classes: output ``[B, C]`` logits or log-probabilities, target int64 ``[B]``."""
 
+    link: ClassVar[Link] = "softmax"
+    face: ClassVar[Face | None] = "classifier"
+    exclusive: ClassVar[bool] = True
 
-def labelled(batch: Batch, rows: Tensor | None) -> Tensor | None:
-    """Bool ``[B]``: the rows that count in a loss; None: all."""
-    if batch.target_present is None:
-        return rows
-    return batch.target_present if rows is None else batch.target_present & rows
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.names = tuple(str(c) for c in classes)
+        if len(self.names) < 2:
+            raise ConfigError(f"{self.key} needs two classes or more; the target has {len(self.names)}: {self.names}")
+
+    def classes(self, batch: Batch) -> Tensor:
+        assert batch.target is not None
+        return batch.target
+
+    def prior(self, train: Data) -> Tensor:
+        """Log class frequencies with one row added to each class (Laplace)."""
+        assert train.target is not None
+        counts = torch.bincount(train.target[train.target_present], minlength=self.outputs).float() + 1
+        return (counts / counts.sum()).log()
+
+    def check_training(self, target: Tensor, data: str = "the data") -> None:
+        super().check_training(target, data)
+        if len(target.unique()) < 2:
+            raise DataError(f"{data}: the training rows hold a single class; nothing can be told apart")
+
+    def match(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return probabilities, target.long()
+
+    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+        """The accuracy; guessing takes all classes alike."""
+        return "accuracy", float((probabilities.argmax(1) == target).double().mean()), 1 / self.outputs
+
+    def decide(self, probabilities: Tensor) -> np.ndarray:
+        """Names of the most probable classes ``[N]``."""
+        chosen: np.ndarray = np.array(self.names)[probabilities.detach().cpu().numpy().argmax(1)]
+        return chosen
+
+    def decode(self, probabilities: Tensor) -> dict[str, Any]:
+        """The most probable class and its probability, to four digits."""
+        best = probabilities.detach().cpu().numpy().max(1).round(4)
+        return {"prediction": self.decide(probabilities), "probability": best}
+
+    def describe(self, probabilities: Tensor) -> tuple[str, float | None]:
+        best = int(probabilities.argmax())
+        return self.names[best], float(probabilities[best])
+
+    def describe_target(self, target: Tensor) -> str:
+        return self.names[int(target)]
+
+    def is_correct(self, probabilities: Tensor, target: Tensor) -> bool | None:
+        return int(probabilities.argmax()) == int(target)
+
+    @classmethod
+    def toy(cls, label: Tensor, classes: int) -> tuple[Self, Tensor]:
+        """The classes themselves, under letters."""
+        return cls([chr(ord("a") + i) for i in range(classes)]), label

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,8 @@ from torch import Tensor
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.schema import TASKS
-from kintsugi.tasks.common import NamedOutputs, labelled, masked_mean
+from kintsugi.core.task import TASKS, Face
+from kintsugi.tasks.common import NamedOutputs
 
 
 @TASKS.register("regression")
@@ -26,13 +28,14 @@ class Regression(NamedOutputs):
     """
 
     key = "regression"
+    face: ClassVar[Face | None] = "regressor"
 
     def __init__(
         self,
-        targets: tuple[str, ...] | list[str] = ("target",),
-        centre: tuple[float, ...] | list[float] = (0.0,),
-        scale: tuple[float, ...] | list[float] = (1.0,),
-        bins: tuple[float, ...] | list[float] = (),
+        targets: Sequence[str] = ("target",),
+        centre: Sequence[float] = (0.0,),
+        scale: Sequence[float] = (1.0,),
+        bins: Sequence[float] = (),
     ) -> None:
         self.names = tuple(targets)
         self.centre, self.scale, self.bins = tuple(centre), tuple(scale), tuple(bins)
@@ -41,13 +44,19 @@ class Regression(NamedOutputs):
         if any(s <= 0 for s in self.scale):
             raise ConfigError("a target that never varies cannot be regressed: its standard deviation is 0")
 
+    def target(self, batch: Batch) -> Tensor:
+        """The targets ``[B, K]`` in units of ``scale`` around ``centre``; an absent one reads the user's 0."""
+        return self.standardised(super().target(batch).reshape(len(batch), self.outputs))
+
+    def standardised(self, values: Tensor) -> Tensor:
+        return (values - values.new_tensor(self.centre)) / values.new_tensor(self.scale)
+
+    def spread(self, variance: Tensor) -> Tensor:
+        return variance * variance.new_tensor(self.scale) ** 2
+
     def loss(self, output: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        assert batch.target is not None
-        target = batch.target.to(output.dtype).reshape(len(batch), self.outputs).nan_to_num()
-        target = (target - output.new_tensor(self.centre)) / output.new_tensor(self.scale)
-        return masked_mean(
-            F.mse_loss(output, target, reduction="none").mean(-1), labelled(batch, rows), batch.weight, output
-        )
+        target = self.target(batch).to(output.dtype)
+        return self.mean(F.mse_loss(output, target, reduction="none").mean(-1), batch, rows)
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Values in the user's units: ``[B]`` for one target, else ``[B, K]``."""
@@ -71,6 +80,17 @@ class Regression(NamedOutputs):
         target = train.target[train.target_present].float().reshape(-1, self.outputs)
         return (target.mean(0) - torch.tensor(self.centre)) / torch.tensor(self.scale)
 
+    def match(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return probabilities, target.float().reshape(probabilities.shape)
+
+    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+        """R², averaged over targets (NaN where one of them never varies); guessing says the mean."""
+        values = probabilities.double().reshape(len(target), -1)
+        truth = target.double().reshape(len(target), -1)
+        rest = (values - truth).square().sum(0)
+        total = (truth - truth.mean(0)).square().sum(0)
+        return "R²", float((1 - rest / total.masked_fill(total == 0, math.nan)).mean()), 0.0
+
     @classmethod
     def fitted(cls, target: Tensor, names: tuple[str, ...] = ("target",)) -> Regression:
         """With centre, scale and ten quantile bins of these training targets ``[N]`` or ``[N, K]``."""
@@ -90,3 +110,13 @@ class Regression(NamedOutputs):
             "scale": list(self.scale),
             "bins": list(self.bins),
         }
+
+    @classmethod
+    def toy(cls, label: Tensor, classes: int) -> tuple[Regression, Tensor]:
+        """The number of the class, with bins between the classes.
+
+        Centre and, to one digit, scale are those of classes that are equally frequent: (C - 1) / 2 and sqrt((C² - 1) / 12).
+        """
+        scale = round(math.sqrt((classes**2 - 1) / 12), 1)
+        bins = [i + 0.5 for i in range(classes - 1)]
+        return cls(("value",), ((classes - 1) / 2,), (scale,), bins), label.float()

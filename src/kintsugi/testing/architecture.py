@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CHAIN = (
-    "core", "layers", "losses", "encoders", "tasks", "imperfect", "data", "training", "methods", "foreign",
+    "core", "layers", "losses", "encoders", "tasks", "components", "imperfect", "data", "training", "methods", "foreign",
     "evaluation", "gallery", "estimator", "bench", "report", "commands", "cli",
 )  # fmt: skip
 RANK = {name: place for place, name in enumerate(CHAIN)}
@@ -19,7 +19,7 @@ RANK["testing"] = RANK["report"]  # golden numbers are of the bench too
 FACE = RANK["estimator"]  # estimator, contract, demo and whatever else stands on all the layers stand side by side
 TOP = RANK["cli"]
 # What the file of a method may import at its top, so that importing one costs little; a near-twin imports the other one.
-FOR_METHODS = ("core", "layers", "losses", "encoders", "tasks", "imperfect", "methods")
+FOR_METHODS = ("core", "layers", "losses", "encoders", "tasks", "components", "imperfect", "methods")
 
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {

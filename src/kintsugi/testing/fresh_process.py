@@ -87,7 +87,7 @@ def answer_all(folder: Path) -> None:
         try:
             pipeline, _ = load(folder / key)
             with torch.no_grad():
-                answers[key] = pipeline.answer(batch).output
+                answers[key] = pipeline(batch).output
         except KintsugiError as error:
             faults[key] = f"the saved model cannot be used: {error}"
     save_file(answers, folder / ANSWERS)

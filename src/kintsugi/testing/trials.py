@@ -123,7 +123,7 @@ def _fitted(cls: Any, ablated: bool) -> Pipeline:
 @torch.no_grad()
 def ask(pipeline: Pipeline, batch: Batch) -> Prediction:
     """An answer in evaluation mode."""
-    return pipeline.eval().answer(batch)
+    return pipeline.eval()(batch)
 
 
 def everything(data: Dataset) -> Batch:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.core.pipeline import Pipeline
 
 # Fabric has more. Those that spawn or fork start a function and not a script; data parallel splits tensors, and our batches
 # are none; DeepSpeed and XLA were never run with this trainer.
@@ -76,17 +75,17 @@ class Devices:
         self.device = self.fabric.device
 
     def setup(
-        self, pipeline: Pipeline, moving: list[nn.Parameter], make: Make
+        self, module: nn.Module, moving: list[nn.Parameter], make: Make
     ) -> tuple[Any, torch.optim.Optimizer, Any]:
-        """The module to call, the optimiser, and what steps it. The pipeline's weights stay whole until :meth:`spread`."""
+        """The module to call, the optimiser, and what steps it. The module's weights stay whole until :meth:`spread`."""
         if self.fabric is None:
             optimizer = make(moving)
-            return pipeline, optimizer, optimizer
+            return module, optimizer, optimizer
         if not self.sharded:
             optimizer = make(moving)
-            module, wrapped = self.fabric.setup(pipeline, optimizer)
-            return module, optimizer, wrapped
-        self._shards = Shards(pipeline, self.fabric)
+            parallel, wrapped = self.fabric.setup(module, optimizer)
+            return parallel, optimizer, wrapped
+        self._shards = Shards(module, self.fabric)
         optimizer = make(self._shards.of(moving))  # over the pieces, so they have to be there first
         return self._shards.module, optimizer, self.fabric.setup_optimizers(optimizer)
 
@@ -96,7 +95,7 @@ class Devices:
         if self._shards is not None:
             self._shards.spread()
 
-    def gather(self, pipeline: Pipeline) -> None:
+    def gather(self, pipeline: nn.Module) -> None:
         """After the steps of an epoch: every process has whole weights, and the buffers of process 0, as DDP goes by."""
         if self._shards is not None:
             self._shards.gather()
@@ -164,10 +163,10 @@ class Devices:
 class Shards:
     """A pipeline's parameters in pieces, one in each process: FSDP2, ``torch.distributed.fsdp.fully_shard``.
 
-    All parameters are one group. Parts call into each other by functions of their own, and FSDP puts weights together only
+    All parameters are one group. Components call into each other by functions of their own, and FSDP puts weights together only
     where ``forward`` of a module that it wraps is called; of the whole pipeline, that is the only one. So the
     weights are whole during a step, and what is spared is the gradients and the optimiser's state, and the weights between
-    steps. Between epochs they are whole, since validation, checkpoints and the parts' hooks read them.
+    steps. Between epochs they are whole, since validation, checkpoints and the components' hooks read them.
 
     Args:
         pipeline: whole, on its device, with the flags of the stage.
@@ -177,7 +176,7 @@ class Shards:
         ConfigError: a parameter that FSDP cannot cut.
     """
 
-    def __init__(self, pipeline: Pipeline, fabric: Any) -> None:
+    def __init__(self, pipeline: nn.Module, fabric: Any) -> None:
         self._places = _places(pipeline)
         for module, name, p in self._places:
             if p.ndim == 0 or not p.is_contiguous():
@@ -230,7 +229,7 @@ class Shards:
 class _Shell(nn.Module):
     """Takes FSDP's hooks and its change of class, so that the pipeline is as before once this is gone."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: nn.Module) -> None:
         super().__init__()
         self.pipeline = pipeline
 

@@ -174,6 +174,9 @@ def mnar(
 ) -> Mechanism:
     """Missing not at random: slots go missing depending on what they hold, or on the label.
 
+    So the simulator reads what it is about to hide, and the pattern of holes tells of it: that is what the words mean. What
+    another mechanism hid before, it does not read.
+
     Args:
         rate: share of the observed slots of each modality that goes missing; exact to the nearest slot.
         by: ``value``: each modality by its own score (mean brightness of images, log energy of audio, number of tokens,

@@ -137,7 +137,8 @@ def natural(share: float | None = None) -> Mechanism:
     """The data set's own holes: complete rows get patterns as they occur in it. Incomplete rows stay as they are.
 
     The distribution is that of the observed patterns of the training rows (``data.reference``), rows without anything
-    left out; each pattern comes as often as there, to the nearest row.
+    left out; each pattern comes as often as there, to the nearest row. Slots that lost all their steps to a mechanism before
+    are holes there too.
 
     Args:
         share: how many of the complete rows become incomplete; default: as many as the data set has.

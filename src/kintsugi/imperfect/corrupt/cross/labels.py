@@ -27,7 +27,7 @@ class LabelNoise(CrossOperator):
     """
 
     least, most = 0, 0
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    several: ClassVar[bool] = False  # it knows what to do where a row has several labels
 
     @classmethod
     def check_values(cls, preset: str | None, given: Mapping[str, Any]) -> None:
@@ -36,8 +36,9 @@ class LabelNoise(CrossOperator):
 
     def look(self, data: Data, modalities: tuple[str, ...], values: dict[str, Any], seed: int) -> dict[str, Tensor]:
         task = data.schema.task
-        if task.key not in self.tasks:
-            raise ConfigError(f"{self.key} changes labels of {' or '.join(self.tasks)}; {data.name} is a {task.key}")
+        if not task.exclusive and not (self.several and task.link == "sigmoid"):
+            known = "classification or multilabel" if self.several else "classification"
+            raise ConfigError(f"{self.key} changes labels of {known}; {data.name} is a {task.key}")
         if data.target is None:
             raise DataError(f"{self.key}: {data.name} has no labels")
         rows, at = table(data)
@@ -88,7 +89,7 @@ class SymmetricLabelNoise(LabelNoise):
         "curated data sets have up to 10 % (Northcutt et al., NeurIPS 2021)"
     )
     parameters = {"default": levels(share=(0.1, 0.2, 0.4, 0.6, 0.8))}  # noqa: RUF012
-    tasks = ("classification", "multilabel")
+    several = True
 
     def flip(
         self, data: Data, at: Tensor, label: Tensor, values: Mapping[str, Any], seed: int

@@ -246,5 +246,5 @@ def _steps(batch: Batch, name: str) -> Tensor:
 
 
 def _class_name(data: Data, number: int) -> str:
-    names = getattr(data.schema.task, "names", ())
-    return repr(names[number]) if data.schema.task.key == "classification" and number < len(names) else str(number)
+    task = data.schema.task
+    return repr(task.names[number]) if task.exclusive and number < len(task.names) else str(number)

@@ -1,0 +1,173 @@
+"""What would make training senseless, said before it starts; and which rows and parameters a stage names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from kintsugi.core.card import Card
+from kintsugi.core.component import Component
+from kintsugi.core.data import Data, Splits
+from kintsugi.core.errors import ConfigError, DataError
+from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.stage import Stage, table_and_rows
+from kintsugi.data.dataset import Dataset
+from kintsugi.training.views import get_view
+
+
+def check(pipeline: Pipeline, data: Splits) -> None:
+    """What no method could learn from, or this one must not see.
+
+    Raises:
+        ConfigError: the pipeline was made for other data, or must not see what a simulator hid.
+        DataError: no target, no label, or a modality that nobody has.
+    """
+    train = data.train
+    task = pipeline.schema.task
+    if train.schema.names != pipeline.schema.names or train.schema.task != task:
+        raise ConfigError(
+            f"the model was made for {', '.join(pipeline.schema.names)} ({task.key}), "
+            f"the data has {', '.join(train.schema.names)} ({train.schema.task.key})"
+        )
+    if train.target is None:
+        raise DataError(f"{train.name}: no target column was named, so there is nothing to learn")
+    labelled = train.target[train.target_present]
+    if not len(labelled):
+        raise DataError(f"{train.name}: every label of the training rows is missing")
+    task.check_training(labelled, train.name)
+    if data.auxiliary is not None and data.auxiliary.schema.modalities != train.schema.modalities:
+        raise ConfigError(
+            f"the auxiliary table {data.auxiliary.name} is read otherwise than the training rows: it has to have the same "
+            "modalities, some of them absent in every row if need be"
+        )
+    _check_modalities(pipeline, data)
+    empty = int((~train.present.any(1)).sum())
+    if empty:
+        warnings.warn(f"{train.name}: {empty} training rows hold nothing at all and are left out", stacklevel=3)
+    if isinstance(train, Dataset) and train.damage.keep == "truth":
+        blind = [card.key for card in cards_of(pipeline) if not card.sees_hidden]
+        if blind:
+            raise ConfigError(
+                f"the training data keeps what was hidden as truth, but {', '.join(blind)} must not see it: its card does "
+                'not say sees_hidden; use with_missing(..., keep="nothing")'
+            )
+
+
+def cards_of(pipeline: Pipeline) -> list[Card]:
+    """The cards of its components; one without a card follows the method that it belongs to."""
+    return [component.card for _, component in pipeline.named_components() if hasattr(component, "card")]
+
+
+def _check_modalities(pipeline: Pipeline, data: Splits) -> None:
+    train, auxiliary = data.train, data.auxiliary
+    allowed = {table for card in cards_of(pipeline) for table in card.modality_only_in}
+    for column, name in enumerate(train.schema.names):
+        if bool(train.present[:, column].any()) or "use" in allowed:
+            continue
+        if auxiliary is not None and bool(auxiliary.present[:, column].any()):
+            if "auxiliary" in allowed:
+                continue
+            raise DataError(
+                f"{train.name}: only the auxiliary table has modality {name!r}, and {title(pipeline)} cannot use that: its "
+                "card does not name 'auxiliary' in modality_only_in"
+            )
+        raise DataError(
+            f"{train.name}: modality {name!r} is absent in all {len(train)} training rows; leave it out of the schema"
+        )
+
+
+def check_hooks(pipeline: Pipeline) -> None:
+    """After each step under FSDP the weights are in pieces, which no component knows of."""
+    for _, component in pipeline.named_components():
+        if type(component).on_update is not Component.on_update:
+            raise ConfigError(
+                f"{type(component).__name__} looks at the weights after every step (on_update), and strategy='fsdp' keeps "
+                "them in pieces; use strategy='ddp'"
+            )
+
+
+def check_stages(pipeline: Pipeline, data: Splits) -> None:
+    """What any stage would stumble over, said before the first one costs time."""
+    components = dict(pipeline.named_components())
+    for path, stage in pipeline.stages():
+        named_parameters(components[path], stage)
+        get_view(stage.view)
+        rows_of_stage(data, stage.rows, stage, pipeline)
+        if stage.auxiliary is not None:
+            rows_of_stage(data, stage.auxiliary, stage, pipeline)
+
+
+def rows_of_stage(data: Splits, rows: str, stage: Stage, pipeline: Pipeline) -> tuple[Data, Tensor]:
+    """The table that a stage names, and the positions in it.
+
+    Raises:
+        DataError: there is no such table, or no such row in it.
+    """
+    table, kind = table_and_rows(rows)
+    source: Data | None = getattr(data, table)
+    if source is None:
+        raise DataError(
+            f"{title(pipeline)}: stage {stage.name!r} reads an auxiliary table, and none was given: "
+            "fit(train, val, auxiliary=…)"
+        )
+    positions = source.positions(kind)
+    if not len(positions):
+        raise DataError(
+            f"{title(pipeline)}: stage {stage.name!r} needs {rows!r} rows, and {source.name} has none "
+            f"({len(source)} rows, {int(source.present.all(1).sum())} complete, "
+            f"{int(source.target_present.sum())} labelled)"
+        )
+    return source, positions
+
+
+def named_parameters(component: Component, stage: Stage) -> set[nn.Parameter]:
+    """The component's parameters that the stage names.
+
+    Raises:
+        ConfigError: a pattern matches none.
+    """
+    names = dict(component.named_parameters())
+    for pattern in stage.trainable:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"stage {stage.name!r} of {type(component).__name__}: {pattern!r} matches none of its parameters "
+                f"({', '.join(sorted({n.partition('.')[0] for n in names}))})"
+            )
+    return {p for name, p in names.items() if any(fnmatchcase(name, pattern) for pattern in stage.trainable)}
+
+
+@contextmanager
+def moving(component: Component, pipeline: Pipeline, stage: Stage) -> Iterator[list[nn.Parameter]]:
+    """In a stage only the parameters that it names move; afterwards the flags are as before.
+
+    Raises:
+        ConfigError: all of them are frozen.
+    """
+    before = {p: p.requires_grad for p in pipeline.parameters()}
+    named = named_parameters(component, stage)
+    chosen = [p for p in before if p in named and before[p]]
+    if not chosen:
+        raise ConfigError(
+            f"stage {stage.name!r} of {type(component).__name__}: all parameters that it names are frozen"
+        )
+    try:
+        for p in before:
+            p.requires_grad_(False)
+        for p in chosen:
+            p.requires_grad_(True)
+        yield chosen
+    finally:
+        for p, flag in before.items():
+            p.requires_grad_(flag)
+            p.grad = None
+
+
+def title(pipeline: Pipeline) -> str:
+    """What a person calls it: the key of the method that they chose."""
+    keys = [card.key for card in cards_of(pipeline)]
+    around = [key for key in keys if key != "mean_fusion"]  # the host is not what a person chose
+    return next(iter(around or keys), type(pipeline.model).__name__)

@@ -1,0 +1,290 @@
+"""One stage of one component, from its first epoch to its last, with everything that an interruption must not lose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kintsugi.core.batch import Batch
+from kintsugi.core.data import Data, Splits
+from kintsugi.core.encoder import evaluating
+from kintsugi.core.errors import ConfigError, NonFiniteLoss
+from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.stage import Stage
+from kintsugi.data.loaders import batches, count, order
+from kintsugi.training import checkpoint as saved
+from kintsugi.training.checks import moving, rows_of_stage
+from kintsugi.training.devices import Devices
+from kintsugi.training.progress import Progress
+from kintsugi.training.sampling import endless, generator
+from kintsugi.training.views import get_view
+
+if TYPE_CHECKING:
+    from kintsugi.training.trainer import Trainer
+
+
+@dataclass
+class Losses:
+    """What an observer of training sees of each batch, before anything moves.
+
+    stage: whose batch it is; losses: by name, with their graph; moving: the parameters that the stage moves.
+    """
+
+    stage: Stage
+    epoch: int
+    batch: Batch
+    losses: dict[str, Tensor]
+    moving: list[nn.Parameter]
+
+
+Observer = Callable[[Losses], None]
+
+
+@dataclass
+class FitState:
+    """What the stages of one ``fit`` share: where it runs, what it may go on from, which pipelines it has touched."""
+
+    at: Devices
+    folder: Path | None
+    key: str
+    resume: saved.Checkpoint | None
+    bar: Progress
+    runs: int = 0
+    touched: list[Pipeline] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _LossesOf(nn.Module):
+    """The module that is wrapped for several processes: its call gives losses, while a pipeline's own gives answers."""
+
+    def __init__(self, pipeline: Pipeline, trains: str) -> None:
+        super().__init__()
+        self.pipeline, self.trains = pipeline, trains
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.pipeline.training_step(batch, self.trains).losses
+
+
+class StageRun:
+    """One stage.
+
+    Args:
+        trainer: its settings.
+        fit: what it shares with the other stages.
+        pipeline: which is trained; path: of the component whose stage it is, restore or model.
+        stage: which rows, parameters, views.
+        data: the tables.
+        epochs: how many.
+        select: keep the epoch with the best validation score.
+    """
+
+    def __init__(
+        self, trainer: Trainer, fit: FitState, pipeline: Pipeline, path: str, stage: Stage, data: Splits, epochs: int,
+        select: bool,
+    ) -> None:  # fmt: skip
+        self.trainer, self.fit, self.at = trainer, fit, fit.at
+        self.pipeline, self.path, self.stage, self.data = pipeline, path, stage, data
+        self.epochs, self.select = epochs, select
+        self.number = fit.runs
+        fit.runs += 1
+
+    def run(self) -> None:
+        """All of it; nothing but the preparations where it was done before an interruption."""
+        fit, pipeline, stage = self.fit, self.pipeline, self.stage
+        if not any(p is pipeline for p in fit.touched):
+            fit.touched.append(pipeline)
+        pipeline.attach()
+        components = dict(pipeline.named_components())
+        for component in components.values():
+            component.clock.stage, component.clock.epoch, component.clock.progress = stage.name, 0, 0.0
+        self.source, self.rows = rows_of_stage(self.data, stage.rows, stage, pipeline)
+        with torch.no_grad():
+            for component in components.values():
+                component.prepare(self.data, stage)
+        pipeline.to(self.at.device)  # what was prepared too
+        if fit.resume is not None and self.number < fit.resume.position.run:
+            return  # its result is in the checkpoint
+        if stage.solve:
+            self._solve()
+            return
+        with moving(components[self.path], pipeline, stage) as chosen:
+            self.moving = chosen
+            self._descend()
+
+    def _solve(self) -> None:
+        pipeline = self.pipeline
+        pipeline.eval()
+        with torch.no_grad():
+            batch = pipeline.restored(self.source.batch(self.rows).to(self.at.device))
+            pipeline.model.solve(pipeline.model.encode(batch), batch)
+
+    # descent ---------------------------------------------------------------------------------------------------
+    def _descend(self) -> None:
+        fit, pipeline = self.fit, self.pipeline
+        self.module, self.optimizer, self.wrapped = self.at.setup(
+            _LossesOf(pipeline, self.path), self.moving, self.trainer.make_optimizer
+        )
+        self.steps = max(1, count(len(self.rows), self.trainer.batch_size) // self.at.world)
+        self.place = saved.Position(fit.key, self.number, 0)
+        self.best: dict[str, Tensor] | None = None
+        if fit.resume is not None and self.number == fit.resume.position.run:
+            self.place = fit.resume.position
+            self.best = fit.resume.restore_run(fit.touched, self.at.state_of(self.optimizer))
+            fit.history[:] = self.place.history
+            fit.resume = None
+        fit.bar.expect(self.epochs * self.steps, self.stage.name)
+        for epoch in range(self.place.epoch, self.epochs):
+            patience = self.trainer.patience
+            if self.select and patience is not None and self.place.waited >= patience:
+                break
+            record = self._epoch(epoch)
+            if self.select:
+                self._choose(record)
+            fit.history.append(record)
+            self._keep(epoch)
+        self.at.settle()
+        if self.best is not None:
+            pipeline.load_state_dict(self.best)
+        for _, component in pipeline.named_components():
+            component.clock.progress = 1.0
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        """Every batch once; the mean of each loss."""
+        pipeline = self.pipeline
+        self._tick(epoch, epoch / self.epochs)
+        with torch.no_grad():
+            for _, component in pipeline.named_components():
+                component.on_epoch(self.data)
+        self.at.spread()
+        pipeline.train()
+        _calm(pipeline)
+        sums: dict[str, float] = {}
+        for i, batch in enumerate(self._batches(epoch)):
+            self._tick(epoch, (epoch + i / self.steps) / self.epochs)
+            losses = self.module(batch)
+            self._update(losses, batch, epoch, i)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(loss.detach())
+            self.fit.bar.advance(f"epoch {epoch + 1}/{self.epochs}")
+        self.at.gather(pipeline)
+        record: dict[str, Any] = {"stage": self.stage.name, "run": self.number, "epoch": epoch}
+        return record | {f"loss/{name}": total / self.steps for name, total in sums.items()}
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """In the order of this epoch, on the device, with their views taken and their auxiliary batches beside them."""
+        seed, rank, size = self.trainer.seed, self.at.rank, self.trainer.batch_size
+        draw = generator(seed, self.number, epoch, "view", rank)
+        view = get_view(self.stage.view)
+        chunks = self.at.share(order(self.rows, size, generator(seed, self.number, epoch, "rows")))
+        pairs = zip(batches(self.source, chunks), self._auxiliary(chunks, epoch), strict=False)
+        for batch, auxiliary in pairs:
+            batch = batch.to(self.at.device) if self.at.moves else batch
+            keep = view(batch, draw)
+            if keep is not batch.present:
+                batch = batch.view(keep)
+            if auxiliary is not None:
+                batch = replace(batch, auxiliary=auxiliary.to(self.at.device))
+            yield batch
+
+    def _auxiliary(self, chunks: list[Tensor], epoch: int) -> Iterator[Batch | None]:
+        if self.stage.auxiliary is None:
+            return repeat(None)
+        source, rows = rows_of_stage(self.data, self.stage.auxiliary, self.stage, self.pipeline)
+        # "side" is part of the seed of results that exist
+        draw = generator(self.trainer.seed, self.number, epoch, "side", self.at.rank)
+        return map(source.batch, endless(rows, map(len, chunks), draw))
+
+    def _update(self, losses: dict[str, Tensor], batch: Batch, epoch: int, i: int) -> None:
+        name = self.stage.name
+        if not losses:
+            raise ConfigError(f"stage {name!r}: its step brings no loss")
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        if not math.isfinite(float(total.detach())):
+            values = {name: float(loss.detach()) for name, loss in losses.items()}
+            raise NonFiniteLoss(name, epoch, values, batch.index.tolist())
+        for observer in self.trainer.observers:
+            observer(Losses(self.stage, epoch, batch, losses, self.moving))
+        if not total.requires_grad:
+            raise ConfigError(f"stage {name!r}: its losses reach none of the parameters that it moves")
+        many = self.trainer.accumulate
+        group = min(many, self.steps - i // many * many)
+        self.at.backward(total / group)
+        if i + 1 != self.steps and (i + 1) % many:
+            return
+        if self.trainer.clip:
+            self.at.clip(self.module, self.wrapped, self.moving, self.trainer.clip)
+        rate = self.trainer.rate((epoch * self.steps + i) / (self.epochs * self.steps))
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        self.wrapped.step()
+        self.wrapped.zero_grad()
+        for _, component in self.pipeline.named_components():
+            component.on_update()
+
+    # choosing and keeping --------------------------------------------------------------------------------------
+    def _choose(self, record: dict[str, Any]) -> None:
+        """Of equal epochs the later: it has learned for longer."""
+        settle(self.pipeline, self.data)
+        score, sign, metric = validate(self.pipeline, self.data.val, self.at.device)
+        score = self.at.agreed(score)
+        record[f"val/{metric}"] = score
+        place = self.place
+        lead = sign * (score - (-sign * math.inf if place.best is None else place.best))
+        is_best = math.isfinite(score) and lead >= 0
+        place.waited = 0 if is_best and lead > 0 else place.waited + 1
+        if is_best:
+            place.best = score
+            self.best = {n: t.detach().clone() for n, t in self.pipeline.state_dict().items()}
+
+    def _keep(self, epoch: int) -> None:
+        self.place.epoch, self.place.history = epoch + 1, self.fit.history
+        if self.fit.folder is not None:
+            state = self.at.state_of(self.optimizer)
+            if self.at.rank == 0:
+                saved.write_checkpoint(self.fit.folder, self.place, self.fit.touched, state, self.best)
+
+    def _tick(self, epoch: int, progress: float) -> None:
+        for _, component in self.pipeline.named_components():
+            component.clock.epoch, component.clock.progress = epoch, progress
+
+
+@torch.no_grad()
+def settle(pipeline: Pipeline, data: Splits) -> None:
+    """Banks are filled and closed forms solved with the weights as they are."""
+    with evaluating(pipeline):
+        pipeline.settle(data)
+
+
+@torch.no_grad()
+def validate(pipeline: Pipeline, data: Data, device: torch.device | str = "cpu") -> tuple[float, int, str]:
+    """The task's first metric on validation rows in natural view: value, +1 where higher is better else -1, name."""
+    model = pipeline.model
+    task = model.task
+    metrics = task.metrics()
+    name = next(iter(metrics.keys()))
+    metric = metrics[name].to(device)
+    columns = [data.schema.column(m) for m in model.schema.names]
+    rows = (data.present[:, columns].any(1) & data.target_present).nonzero().flatten()
+    if not len(rows) or data.target is None:
+        return math.nan, 1, name
+    with evaluating(pipeline):
+        for batch in data.batches(512, rows):
+            batch = pipeline.restored(batch.to(device))
+            assert batch.target is not None
+            metric.update(*task.match(task.probabilities(model(batch).output.float()), batch.target))
+    return float(metric.compute()), 1 if metric.higher_is_better else -1, name
+
+
+def _calm(pipeline: Pipeline) -> None:
+    """Modules of which nothing moves are in evaluation mode, so that frozen normalisers keep their statistics."""
+    for module in pipeline.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
