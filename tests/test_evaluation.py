@@ -525,7 +525,7 @@ def test_data_that_cannot_be_scored() -> None:
     batch = data().batch(torch.arange(23))
     with pytest.raises(DataError, match="differ in name or order"):
         evaluate(model, Dataset(TensorSource(other, batch)))
-    with pytest.raises(DataError, match="3 outputs"):
+    with pytest.raises(DataError, match="with 2 outputs, the model for classification with 3"):
         evaluate(model, Dataset(TensorSource(Schema(SCHEMA.modalities, Classification(["a", "b"])), batch)))
     fewer = Schema(SCHEMA.modalities[:1], SCHEMA.task)
     with pytest.raises(DataError, match="lacks"):

@@ -352,7 +352,7 @@ def test_modalities_that_a_signature_has_not_are_refused_before_anything_runs() 
 
 def test_data_of_another_label_order_or_with_a_modality_less_is_refused() -> None:
     data, other = toy(), toy(Classification(["yes", "no", "maybe"]))
-    with pytest.raises(DataError, match="in the same order"):
+    with pytest.raises(DataError, match="has the classes yes, no, maybe, the model .*differ in name or order"):
         kg.wrap(linear, data.schema, reference=other)
     with pytest.raises(DataError, match="differ in name or order"):
         kg.evaluate(kg.wrap(linear, data.schema, reference=data), other, "clean")
@@ -372,7 +372,7 @@ def test_it_is_neither_saved_nor_trained(tmp_path: Path) -> None:
         save(model, tmp_path / "model")
     assert not (tmp_path / "model").exists()
     with pytest.raises(ConfigError, match="train it with its own code"):
-        model.step(rows(data))
+        model.training_step(rows(data))
 
 
 # tables -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -129,9 +129,9 @@ class Fused(Stream):
     def where(self, rows: Tensor) -> Fused:
         """Zero in the rows ``~rows`` (bool ``[B]``), weights too."""
         weights = None if self.weights is None else torch.where(rows[:, None], self.weights, 0)
-        return replace(super().where(rows), weights=weights)  # type: ignore[return-value]
+        return replace(cast("Fused", super().where(rows)), weights=weights)
 
     def rows(self, keep: Tensor) -> Fused:
         """Some rows, with their weights; what a file handed to itself in ``extras`` stays whole."""
         weights = None if self.weights is None else self.weights[keep]
-        return replace(super().rows(keep), weights=weights)  # type: ignore[return-value]
+        return replace(cast("Fused", super().rows(keep)), weights=weights)

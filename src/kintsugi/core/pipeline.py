@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ class Pipeline(nn.Module):
             batch = self.restored(batch)
         call: Inner = self.model.step
         for strategy in reversed(self.strategies):
-            call = partial(strategy.step, inner=call)  # type: ignore[arg-type]
+            call = partial(cast("Strategy", strategy).step, inner=call)
         return call(batch)
 
     def _augmented(self, batch: Batch) -> Batch:
@@ -216,9 +216,21 @@ class Pipeline(nn.Module):
     def _answer(self, batch: Batch, model: Answer | None) -> Prediction:
         call: Answer = self.model if model is None else model
         for monitor in reversed(self.monitors):
-            call = partial(monitor.answer, inner=call)  # type: ignore[arg-type]
-        prediction = call(self.restored(batch))
-        return replace(prediction, used=prediction.used & self.model.columns(batch))
+            call = partial(cast("Monitor", monitor).answer, inner=call)
+        return self.described(call(self.restored(batch)), self.model.columns(batch))
+
+    def described(self, prediction: Prediction, present: Tensor) -> Prediction:
+        """An answer that names nothing that did not come in (``present`` bool ``[B, M]``) and says how sure it is.
+
+        Where the method says nothing of that, it is the task that can: the entropy of classes.
+        """
+        used = prediction.used & present
+        uncertainty = prediction.uncertainty
+        if uncertainty is None and not self.training:
+            uncertainty = self.model.task.uncertainty(prediction.output)
+            if uncertainty is not None:
+                uncertainty = uncertainty.masked_fill(~used.any(1), torch.nan)
+        return replace(prediction, used=used, uncertainty=uncertainty)
 
     @property
     def adapts(self) -> bool:

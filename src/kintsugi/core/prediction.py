@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -58,9 +58,11 @@ class Prediction:
 
     def detach(self) -> Prediction:
         """The same without a way back to any parameter."""
-        return self._map(Tensor.detach)
+        return self.map(Tensor.detach)
 
-    def _map(self, change: Any) -> Prediction:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Prediction:
+        """The same with ``change`` applied to every tensor, those of ``extras`` at its top too."""
+
         def each(value: Any) -> Any:
             if isinstance(value, dict):
                 return {name: each(x) for name, x in value.items()}
@@ -75,7 +77,7 @@ class Prediction:
         def join(values: list[Any]) -> Any:
             if isinstance(values[0], dict):
                 return {name: join([value[name] for value in values]) for name in values[0]}
-            return None if values[0] is None else torch.cat(values)
+            return None if any(value is None for value in values) else torch.cat(values)
 
         names = [f.name for f in fields(cls) if f.name != "extras"]
         return cls(**{name: join([getattr(part, name) for part in parts]) for name in names})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Link = Literal["softmax", "sigmoid", "identity"]
 Face = Literal["classifier", "regressor"]
-Order = Callable[[Tensor, int, torch.Generator | None], list[Tensor]]
+Order = Callable[[Tensor, int, torch.Generator], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ class Task(ABC):
     def sampler(self, data: Data) -> Order | None:
         """Own order of the rows of an epoch, or None for plain shuffling.
 
-        A function of positions int64 ``[N]``, batch size and generator (None: as the rows stand) -> batches of positions.
+        A function of positions int64 ``[N]``, batch size and generator -> batches of positions, as many in each epoch. Rows
+        may come several times or not at all. Answers and scores are asked for in the order of the rows, not in this one.
         """
         return None
 

@@ -17,14 +17,28 @@ from kintsugi.data.dataset import Dataset, TensorSource
 AHEAD = 2  # batches that are decoded while one is used
 
 
-def order(positions: Tensor, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+def order(
+    positions: Tensor, batch_size: int, generator: torch.Generator | None = None, data: Data | None = None
+) -> list[Tensor]:
     """Positions cut into batches: shuffled with a generator, as they stand without.
 
     The last batch may be short, but never a single row where it can be avoided (batch statistics and contrastive terms
     need two): such a row joins the batch before.
+
+    Args:
+        positions: int64 ``[N]``.
+        batch_size: rows a batch.
+        generator: draws the order; None: as they stand.
+        data: whose task may have an order of its own for drawn epochs (see :meth:`~kintsugi.core.task.Task.sampler`).
+
+    Raises:
+        ConfigError: a batch of nothing, or the task's sampler gives none or takes rows that are not among these.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size must be above 0, not {batch_size}")
+    sampler = None if data is None or generator is None else data.schema.task.sampler(data)
+    if data is not None and generator is not None and sampler is not None and len(positions):
+        return _checked(sampler(positions, batch_size, generator), positions, data)
     if generator is not None:
         positions = positions[torch.randperm(len(positions), generator=generator)]
     chunks = [positions[at : at + batch_size] for at in range(0, len(positions), batch_size)]
@@ -34,8 +48,25 @@ def order(positions: Tensor, batch_size: int, generator: torch.Generator | None 
     return chunks
 
 
-def count(rows: int, batch_size: int) -> int:
-    """How many batches :func:`order` makes of so many rows."""
+def _checked(chunks: Sequence[Tensor], positions: Tensor, data: Data) -> list[Tensor]:
+    """Batches of a task's own sampler."""
+    who = f"the sampler of task {data.schema.task.key!r}"
+    if not chunks or not all(len(chunk) for chunk in chunks):
+        raise ConfigError(f"{who} makes no batch, or an empty one, of {len(positions)} rows of {data.name}")
+    if not bool(torch.isin(torch.cat(list(chunks)), positions).all()):
+        raise ConfigError(f"{who} takes rows of {data.name} that the stage does not have; choose among its positions")
+    return list(chunks)
+
+
+def count(rows: int | Tensor, batch_size: int, data: Data | None = None) -> int:
+    """How many batches :func:`order` makes of so many rows, or of these positions, in a drawn epoch.
+
+    A task's own sampler is asked for one epoch; each has as many batches.
+    """
+    if isinstance(rows, Tensor):
+        if data is not None and data.schema.task.sampler(data) is not None:
+            return len(order(rows, batch_size, torch.Generator().manual_seed(0), data))
+        rows = len(rows)
     full, rest = divmod(rows, batch_size)
     return max(1, full + (rest > 1 or (rest == 1 and batch_size == 1)))
 
@@ -69,10 +100,12 @@ class Loader:
         order(self.positions[:0], batch_size)  # complains about the size now
 
     def __len__(self) -> int:
-        return len(order(self.positions, self.batch_size))
+        if self.generator is None or not len(self.positions):
+            return len(order(self.positions, self.batch_size))
+        return count(self.positions, self.batch_size, self.data)
 
     def __iter__(self) -> Iterator[Batch]:
-        return batches(self.data, order(self.positions, self.batch_size, self.generator), self.ahead)
+        return batches(self.data, order(self.positions, self.batch_size, self.generator, self.data), self.ahead)
 
 
 def batches(data: Data, chunks: Sequence[Tensor], ahead: int | None = None) -> Iterator[Batch]:

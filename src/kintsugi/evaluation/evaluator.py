@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.card import Card
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Features, Stream
 from kintsugi.core.model import Model
@@ -37,8 +38,10 @@ class Outcome:
 
     output ``[N, ...]``, as the task's loss wants it; probabilities ``[N, ...]``, as a user reads it;
     present: bool ``[N, M]``: what there was to use; used: bool ``[N, M]``: what was used;
-    weights, reliability: float ``[N, M]`` or None; seconds: spent on this condition, with the encodings that it was the
-    first to need; mask_hash: of the mask and of the plans of the operators, "" where nothing was drawn.
+    weights, reliability ``[N, M]``, uncertainty, unimodal, and where they were asked for embedding and restored: as in
+    :class:`~kintsugi.core.prediction.Prediction`, on the CPU; None or empty where the method has none.
+    seconds: spent on this condition, with the encodings that it was the first to need; mask_hash: of the mask and of the
+    plans of the operators, "" where nothing was drawn.
     """
 
     condition: Condition
@@ -50,6 +53,10 @@ class Outcome:
     reliability: Tensor | None
     seconds: float
     mask_hash: str
+    uncertainty: Tensor | None = None
+    unimodal: dict[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
+    restored: dict[str, Tensor] = field(default_factory=dict)
 
 
 def predict_conditions(
@@ -61,6 +68,7 @@ def predict_conditions(
     cache: bool = True,
     stream: int = STREAM,
     progress: Callable[[int, int], None] | None = None,
+    large: Sequence[Literal["embedding", "restored"]] = (),
 ) -> list[Outcome]:
     """Answers under each condition, in the order given, on the rows in their order.
 
@@ -76,11 +84,14 @@ def predict_conditions(
         cache: False asks the whole pipeline anew for each condition: slower, the same answers to 1e-5.
         stream: rows a batch of a monitor that adapts.
         progress: called with ``(steps done, steps in all)``.
+        large: which of the large things that a method may give are kept for every row and condition.
     """
+    if any(card.reference for card in _cards(pipeline)):
+        data = data.identified()
     plans = _plan_all(data, conditions)
-    collected = [_Collected() for _ in plans]
+    collected = [_Collected(tuple(large)) for _ in plans]
     with _calm(pipeline):
-        if any(monitor.adapts for monitor in pipeline.monitors):
+        if pipeline.adapts:
             _adapting(pipeline, data, plans, collected, stream, progress)
         else:
             stored = cache and pipeline.restore is None and pipeline.model.encoding == "separate"
@@ -278,7 +289,7 @@ class _Chunk:
             here = there & keep[..., names.index(name)]
             streams[name] = self.zero(name) if chain is None else self._some(name, chain, here)
             columns.append(here)
-        return self.model.predict(Features(streams, torch.stack(columns, 1)))
+        return self.model.predict(Features(streams, torch.stack(columns, 1), self.damaged(()).identity))
 
     def _some(self, name: str, chain: Chain, here: Tensor) -> Stream:
         whole, there = self.stream(name, chain), self.damaged(chain).present[:, self.damaged(()).names.index(name)]
@@ -302,7 +313,9 @@ class _Chunk:
             if anew:
                 streams.update(self.model.encode_only(anew, batch))
             return self.model.predict(
-                Features({name: streams[name] for name in self.model.schema.names}, self.model.columns(batch))
+                Features(
+                    {name: streams[name] for name in self.model.schema.names}, self.model.columns(batch), batch.identity
+                )
             )
 
         return inner
@@ -362,6 +375,7 @@ def _in_chunks(
             keep = plan.rows(rows)
             if stored and not len(pipeline.monitors):
                 prediction = chunk.answer(plan, keep)
+                prediction = pipeline.described(prediction, prediction.used)
             else:
                 batch = chunk.batch(plan, keep)
                 prediction = pipeline(batch, chunk.watched(plan, batch) if stored else None)
@@ -384,6 +398,7 @@ def _adapting(
 
     for done, (plan, into) in enumerate(zip(plans, collected, strict=True), start=1):
         twin = clone(pipeline)
+        twin.reset()
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.condition.seed))
         for rows in torch.split(order, size):
             chunk = _Chunk(twin.model, data, rows, [plan], _device(twin))
@@ -405,44 +420,49 @@ def _present(chunk: _Chunk, plan: _Plan, keep: Tensor, model: Model) -> Tensor:
 
 @dataclass
 class _Collected:
-    """Predictions of one condition, chunk after chunk."""
+    """Predictions of one condition, chunk after chunk, without what nobody asked to keep."""
 
-    output: list[Tensor] = field(default_factory=list)
-    used: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor | None] = field(default_factory=list)
-    reliability: list[Tensor | None] = field(default_factory=list)
+    large: tuple[str, ...] = ()
+    parts: list[Prediction] = field(default_factory=list)
     present: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
     order: Tensor | None = None
 
     def add(self, prediction: Prediction, seconds: float) -> None:
-        self.output.append(prediction.output.detach().float().cpu())
-        self.used.append(prediction.used.cpu())
-        for into, value in ((self.weights, prediction.weights), (self.reliability, prediction.reliability)):
-            into.append(None if value is None else value.detach().float().cpu())
+        kept = replace(
+            prediction,
+            embedding=prediction.embedding if "embedding" in self.large else None,
+            restored=prediction.restored if "restored" in self.large else {},
+            extras={},
+        )
+        self.parts.append(kept.map(lambda x: x.detach().cpu() if x.dtype == torch.bool else x.detach().float().cpu()))
         self.seconds += seconds
 
     def outcome(self, plan: _Plan, pipeline: Pipeline) -> Outcome:
-        output = self._join(self.output)
+        whole = Prediction.concatenate(self.parts)
+        present = torch.cat(self.present)
+        if self.order is not None:
+            order = self.order
+            whole, present = whole.map(lambda x: x[order]), present[order]
         return Outcome(
             plan.condition,
-            output,
-            pipeline.model.task.probabilities(output),
-            self._join(self.present),
-            self._join(self.used),
-            self._maybe(self.weights),
-            self._maybe(self.reliability),
+            whole.output,
+            pipeline.model.task.probabilities(whole.output),
+            present,
+            whole.used,
+            whole.weights,
+            whole.reliability,
             self.seconds,
             plan.hash,
+            whole.uncertainty,
+            whole.unimodal,
+            whole.embedding,
+            whole.restored,
         )
 
-    def _join(self, parts: Sequence[Tensor]) -> Tensor:
-        joined = torch.cat(list(parts))
-        return joined if self.order is None else joined[self.order]
 
-    def _maybe(self, parts: Sequence[Tensor | None]) -> Tensor | None:
-        there = [part for part in parts if part is not None]
-        return self._join(there) if len(there) == len(parts) else None
+def _cards(pipeline: Pipeline) -> list[Card]:
+    return [component.card for _, component in pipeline.named_components() if hasattr(component, "card")]
 
 
 def _device(pipeline: Pipeline) -> torch.device:

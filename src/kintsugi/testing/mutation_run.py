@@ -247,6 +247,14 @@ def _ask(
     return answers
 
 
+def _limit(process: int, seconds: int) -> None:
+    """At most so much processor time; where a system has no such limits, the clock alone ends what never ends."""
+    with suppress(ImportError, AttributeError, ProcessLookupError):
+        import resource
+
+        resource.prlimit(process, resource.RLIMIT_CPU, (seconds, seconds + 5))
+
+
 def _ended(status: int | None, error: str) -> dict[str, Any]:
     late = status is None or -status == getattr(signal, "SIGXCPU", 0)
     if late:
@@ -258,39 +266,47 @@ def _process(
     bench: Bench, tree: Path, columns: Sequence[str], checks: Collection[str] | None, seconds: int
 ) -> tuple[int | None, dict[str, dict[str, Any]], str]:
     """Status (None: stopped by the clock), answers, and the last line of what it wrote to its error stream."""
-    reply, request = tree / "reply.jsonl", tree / "request.json"
-    reply.unlink(missing_ok=True)
     names = {str(bench.path(tree, file)): file for file, _ in bench.files()} if "trace" in columns else {}
-    order = {
-        "key": bench.key, "plugin": str(bench.path(tree, bench.file)) if bench.plugin else None, "columns": list(columns),
-        "checks": None if checks is None else sorted(checks), "files": names, "reply": str(reply), "seconds": seconds,
-        "golden": str(tree / PLUGIN) if bench.plugin else None if bench.golden is None else str(bench.golden),
-    }  # fmt: skip
-    request.write_text(json.dumps(order), encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name:  # never in the tree, whose files are linked elsewhere
+        notes = Path(name)
+        reply, request, errors = notes / "reply.jsonl", notes / "request.json", notes / "errors.txt"
+        order = {
+            "key": bench.key, "tree": str(tree), "columns": list(columns), "files": names, "reply": str(reply),
+            "plugin": str(bench.path(tree, bench.file)) if bench.plugin else None,
+            "checks": None if checks is None else sorted(checks),
+            "golden": str(tree / PLUGIN) if bench.plugin else None if bench.golden is None else str(bench.golden),
+        }  # fmt: skip
+        request.write_text(json.dumps(order), encoding="utf-8")
+        status = _wait(bench, tree, request, errors, seconds)
+        written = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = reply.read_text(encoding="utf-8").splitlines() if reply.is_file() else []
+    answers = {answer.pop("column"): answer for answer in map(json.loads, lines)}
+    return status, answers, written[-1] if written else ""
+
+
+def _wait(bench: Bench, tree: Path, request: Path, errors: Path, seconds: int) -> int | None:
+    """Run a process to its end; its status, None where the clock stopped it."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     if tree != bench.original:  # what is compiled there is linked from here
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
     # -P: no module of the folder that this happens to run in
     command = [sys.executable, "-P", "-m", "kintsugi.testing.mutation_child", str(request)]
-    with (tree / "errors.txt").open("wb") as errors:
+    with errors.open("wb") as stream:
         process = subprocess.Popen(
-            command, env=environment, cwd=tree, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+            command, env=environment, cwd=tree, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
         )  # a session of its own: Ctrl-C reaches the parent alone, which ends its children then
+    _limit(process.pid, seconds)
+    with bench.lock:
+        bench.running.add(process)
+    try:
+        return process.wait(timeout=60 + 5 * seconds)  # others may share the processors
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+    finally:
         with bench.lock:
-            bench.running.add(process)
-        try:
-            status: int | None = process.wait(timeout=60 + 5 * seconds)  # others may share the processors
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            status = None
-        finally:
-            with bench.lock:
-                bench.running.discard(process)
-    written = (tree / "errors.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    lines = reply.read_text(encoding="utf-8").splitlines() if reply.is_file() else []
-    answers = {answer.pop("column"): answer for answer in map(json.loads, lines)}
-    return status, answers, written[-1] if written else ""
+            bench.running.discard(process)
 
 
 # telling ----------------------------------------------------------------------------------------------------------------
