@@ -13,6 +13,7 @@ import kintsugi
 from kintsugi.testing.architecture import (
     CHAIN,
     ROOT,
+    circles,
     described,
     faults_of_method,
     imports,
@@ -69,6 +70,25 @@ def test_an_import_up_the_chain_is_seen(source: str, module: str) -> None:
 )
 def test_an_import_down_the_chain_is_fine(source: str, module: str) -> None:
     assert wrong_way(source, module) == []
+
+
+def test_the_files_of_the_core_import_each_other_in_no_circle() -> None:
+    assert circles(ROOT / "core") == []
+
+
+def test_a_circle_of_imports_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kintsugi.testing.architecture.ROOT", tmp_path)
+    texts = {
+        "__init__": "",
+        "a": "from kintsugi.core.b import x",
+        "b": "def f():\n    from kintsugi.core.c import x",
+        "c": "from kintsugi.core.a import x\nfrom kintsugi.core.d import x",
+        "d": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from kintsugi.core.c import x",
+    }
+    (tmp_path / "core").mkdir()
+    for name, text in texts.items():
+        (tmp_path / "core" / f"{name}.py").write_text(text)
+    assert circles(tmp_path / "core") == [["a", "b", "c"]]
 
 
 def test_every_layer_that_the_chain_names_was_looked_at() -> None:

@@ -36,6 +36,11 @@ OPTIONS: Mapping[str, Any] = {
     "mismatched_pairs": OTHER_OPTIONS["mismatched_pairs"],
 }
 
+# Of these, other rows' and other modalities' steps come along, so they have to be tried where there are steps.
+STEPPED: Mapping[str, tuple[str, ...]] = {
+    "mismatched_pairs": ("sensor",), "conflicting_pairs": ("note",), "modality_swap": ("sensor", "gait"),
+}  # fmt: skip
+
 
 def make(batch: Batch, split: bool) -> Dataset:
     source = TensorSource(every_kind(2).schema, batch)
@@ -149,6 +154,7 @@ def damages(key: str, noise: str) -> list[Any]:
     """An operator at two severities, and with options that make it read more."""
     needed = {name: noise for name, usual in OPERATORS[key].options.items() if usual is None}
     made = [corrupt(key, modalities(key), severity, **needed) for severity in (2, 5)]
+    made += [corrupt(key, STEPPED[key], 5)] if key in STEPPED else []
     return made + [corrupt(key, modalities(key), 5, **other) for other in OPTIONS.get(key, ())]
 
 

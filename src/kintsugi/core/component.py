@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kintsugi.core.data import Splits
     from kintsugi.core.fixture import Fixture
     from kintsugi.core.pipeline import Pipeline
-    from kintsugi.core.schema import Schema
 
 
 class Component(nn.Module):
@@ -29,6 +28,9 @@ class Component(nn.Module):
     ``hyper`` holds the constructor arguments as given, so that a component can be saved, cloned and shown without code of
     its own. ``ablation`` is the same method without its mechanism: constructor values, or a subclass; ``claims`` states in
     figures what the method does that its ablation does not.
+
+    A class of which a pipeline is more than itself, in or around a host, has a recipe: a classmethod ``pipeline(schema,
+    host=None, **hyper) -> Pipeline``.
 
     renamed: argument of before -> its name now, for saved models that know it by the old one.
     rare: glob patterns of parameters that only few rows reach, so that a training of a few batches may miss them.
@@ -153,8 +155,3 @@ class Component(nn.Module):
             fresh = type(self)(self.built_for, **self.hyper)  # type: ignore[call-arg]
             for name in absent:
                 setattr(self, name, getattr(fresh, name).to(device))
-
-    @classmethod
-    def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        """The recipe of this method: itself, around or in the plain host where it needs one."""
-        raise NotImplementedError

@@ -21,6 +21,7 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.registry import Registry
 from kintsugi.core.retired import warn
 from kintsugi.core.schema import TASKS, Schema
+from kintsugi.core.wrappers import Restorer, Strategy
 
 if TYPE_CHECKING:
     from kintsugi.core.claims import Claims
@@ -44,6 +45,8 @@ ESTIMATORS_OWN = frozenset({
 # Shared by several methods: teachers, students, fall-backs, watchers. Saved models know them as ``component:<name>``.
 COMPONENTS: Registry[type[Component]] = Registry("component", "kintsugi.components")
 SHARED = "component:"
+
+PLAIN = "mean_fusion"  # the host where none is given
 
 # Where a helper component of a method stands today, by the address that saved models of before know it under.
 MOVED: dict[str, str] = {}
@@ -187,7 +190,7 @@ def create(
     with own_encoders(encoders) as taken:
         for name in encoders or {}:
             schema.column(name)
-        pipeline: Pipeline = cls.pipeline(schema, host=host, **hyper)
+        pipeline = recipe(cls, schema, host, **hyper)
     idle = sorted((encoders or {}).keys() - taken)
     if idle:
         why = (
@@ -229,7 +232,9 @@ def arguments(cls: type[Component]) -> dict[str, Any]:
 def _parameters(cls: type[Component]) -> list[inspect.Parameter]:
     """Of constructor and recipe, without schema and host."""
     constructor: Any = cls.__init__  # of which a type checker expects an instance
-    functions = (partial(constructor, None), cls.pipeline)  # the former without self, whatever its name
+    functions = [partial(constructor, None)]  # without self, whatever its name
+    if hasattr(cls, "pipeline"):
+        functions.append(cls.pipeline)
     parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
     return [p for p in parameters if p.name not in ("schema", "host")]
 
@@ -242,8 +247,30 @@ def _preset(cls: type[Component]) -> dict[str, Any]:
 
 def build_pipeline(cls: type[Component], schema: Schema, **hyper: Any) -> Pipeline:
     """A pipeline of a class, with the defaults of a variant; nothing is checked."""
-    pipeline: Pipeline = cls.pipeline(schema, **{**_preset(cls), **hyper})
-    return pipeline
+    return recipe(cls, schema, **{**_preset(cls), **hyper})
+
+
+def recipe(cls: type[Component], schema: Schema, host: Model | None = None, **hyper: Any) -> Pipeline:
+    """A pipeline of this class: its own recipe where it has one, else itself, around or before a host.
+
+    Args:
+        cls: a model, restorer, strategy or monitor.
+        schema: of the data.
+        host: the model that a restorer, strategy or monitor stands around; default: the plain one.
+        hyper: constructor arguments, and those of the recipe.
+    """
+    own: Callable[..., Pipeline] | None = getattr(cls, "pipeline", None)
+    if own is not None:
+        return own(schema, host=host, **hyper)
+    component: Any = cls(schema, **hyper)  # type: ignore[call-arg]
+    if isinstance(component, Model):
+        return Pipeline(component)
+    model = METHODS[PLAIN](schema) if host is None else host
+    if isinstance(component, Restorer):
+        return Pipeline(model, restore=component)
+    if isinstance(component, Strategy):
+        return Pipeline(model, strategies=[component])
+    return Pipeline(model, monitors=[component])
 
 
 def build_ablation(cls: type[Component], schema: Schema, **hyper: Any) -> Pipeline:

@@ -19,7 +19,6 @@ from kintsugi.core.stage import Stage
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Data
-    from kintsugi.core.pipeline import Pipeline
 
 
 class Model(Component):
@@ -163,12 +162,6 @@ class Model(Component):
         }
         identities = [p.identity for p in parts if p.identity is not None]
         return Features(streams, torch.cat([p.present for p in parts]), torch.cat(identities) if identities else None)
-
-    @classmethod
-    def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        from kintsugi.core.pipeline import Pipeline
-
-        return Pipeline(cls(schema, **hyper))
 
 
 def _stream(out: Any) -> Stream:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
 from kintsugi.core.batch import Batch
-from kintsugi.core.catalogue import METHODS
 from kintsugi.core.component import Component
 from kintsugi.core.model import Model
 from kintsugi.core.prediction import Prediction, Step
@@ -17,7 +16,6 @@ from kintsugi.core.stage import Stage
 if TYPE_CHECKING:
     from kintsugi.core.data import Splits
     from kintsugi.core.pipeline import Pipeline
-    from kintsugi.core.schema import Schema
 
 Answer = Callable[[Batch], Prediction]
 Inner = Callable[[Batch], Step]
@@ -46,10 +44,6 @@ class Restorer(Component):
         """The restorer's own objective, for its own stages; the clean batch is in ``batch.truth`` where views or an
         augmentation took something away."""
         raise NotImplementedError(f"{type(self).__name__} has stages but no step()")
-
-    @classmethod
-    def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        return _pipeline(schema, host, restore=cls(schema, **hyper))  # type: ignore[call-arg]
 
 
 class _Around(Component):
@@ -87,10 +81,6 @@ class Strategy(_Around):
         """What is served."""
         return model
 
-    @classmethod
-    def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        return _pipeline(schema, host, strategies=[cls(schema, **hyper)])  # type: ignore[call-arg]
-
 
 class Monitor(_Around):
     """Watches and corrects a model in use.
@@ -117,13 +107,3 @@ class Monitor(_Around):
 
     def reset(self) -> None:
         """State that is no parameter or buffer, such as an optimiser's, is let go; the pipeline restores all tensors."""
-
-    @classmethod
-    def pipeline(cls, schema: Schema, host: Any = None, **hyper: Any) -> Pipeline:
-        return _pipeline(schema, host, monitors=[cls(schema, **hyper)])  # type: ignore[call-arg]
-
-
-def _pipeline(schema: Schema, host: Model | None, **components: Any) -> Pipeline:
-    from kintsugi.core.pipeline import Pipeline
-
-    return Pipeline(METHODS["mean_fusion"](schema) if host is None else host, **components)

@@ -229,6 +229,29 @@ def _r2(metric: Any, values: Tensor, target: Tensor) -> Formula | None:
     return Formula(torch.cat([error, y, y.square(), torch.ones(len(y), 1)], 1), finish)
 
 
+def _class_distance(metric: Any, probabilities: Tensor, target: Tensor) -> Formula:
+    """Mean number of places between the most probable and the true class."""
+    return _mean((probabilities.argmax(1) - target).abs())
+
+
+def _kappa(metric: Any, probabilities: Tensor, target: Tensor) -> Formula | None:
+    """1 - n sum (i - j)^2 / sum p_i t_j (i - j)^2 over guessed places i and true ones j, that occur p_i and t_j times."""
+    if metric.weights != "quadratic":
+        return None
+    classes = probabilities.shape[1]
+    guess = probabilities.argmax(1)
+    guessed, real = (one_hot(x.long(), classes).double() for x in (guess, target))
+    places = torch.arange(classes, dtype=torch.float64)
+    apart = (places[:, None] - places).square()
+
+    def finish(sums: Tensor) -> Tensor:
+        squares, p, t = torch.split(sums, [1, classes, classes], dim=1)
+        kappa: Tensor = 1 - squares[:, 0] * p.sum(1) / ((p @ apart) * t).sum(1)
+        return kappa
+
+    return Formula(torch.cat([(guess - target).square().double()[:, None], guessed, real], 1), finish)
+
+
 _FORMULAS: dict[tuple[str, str | None], Callable[[Any, Tensor, Tensor], Formula | None]] = {
     ("MulticlassAccuracy", "micro"): _accuracy,
     ("LogLoss", None): _log_loss,
@@ -238,6 +261,8 @@ _FORMULAS: dict[tuple[str, str | None], Callable[[Any, Tensor, Tensor], Formula 
     ("MeanAbsoluteError", None): _mae,
     ("MeanSquaredError", None): _mse,
     ("R2Score", None): _r2,
+    ("ClassDistance", None): _class_distance,
+    ("MulticlassCohenKappa", None): _kappa,
 }
 
 

@@ -189,3 +189,36 @@ def _forked(tree: ast.AST) -> set[int]:
         if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item.context_expr) for item in node.items):
             inside |= {id(child) for child in ast.walk(node) if isinstance(child, ast.Call)}
     return inside
+
+
+# circles --------------------------------------------------------------------------------------------------------------
+def circles(folder: Path) -> list[list[str]]:
+    """Files of one package that import each other in a circle, inside functions too; what is for types only does not count."""
+    package = module_of(folder / "__init__.py")
+    graph = {
+        file.stem: {
+            module.removeprefix(package + ".").partition(".")[0]
+            for _, module in imports(file.read_text(encoding="utf-8"), module_of(file))
+            if module.startswith(package + ".")
+        }
+        for file in sorted(folder.glob("*.py"))
+        if file.stem != "__init__"
+    }
+    return sorted(_strongly_connected({name: there & graph.keys() - {name} for name, there in graph.items()}))
+
+
+def _strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of two and more that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        queue = [start]
+        while queue:
+            for other in graph[queue.pop()] - seen:
+                seen.add(other)
+                queue.append(other)
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    groups = {frozenset(other for other in reach[name] if name in reach[other]) for name in graph}
+    return [sorted(group) for group in groups if len(group) > 1]
