@@ -4,7 +4,7 @@ Each mutant is a copy of the package with one fault in the method's file, or in 
 a gradient cut, a live teacher in place of a frozen one, a loss left out, a stage that trains everything, a target of
 another row, a sign. It runs in a process of its own; nothing of the repository changes. Two columns tell whether it was
 noticed, by contract and claims (which a person may rely on when writing the method anew), and by golden numbers alone
-(which notice nearly everything, but cannot tell right from wrong).
+(which notice nearly everything, but cannot tell right from wrong): those that the method gives as it stands now.
 
   python scripts/mutate.py mmin                    all mutants of mmin, some minutes on two cores
   python scripts/mutate.py mmin --list             what they are, and their numbers
@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -56,6 +57,9 @@ Numbered: TypeAlias = "list[tuple[int, Mutant]]"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     options = parser().parse_args(arguments)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # whoever ends it otherwise than by Ctrl-C sees what is done too
     console = Console(width=options.width)
     try:
         for file in options.plugin:
@@ -70,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def mutate(bench: Bench, options: argparse.Namespace, console: Console) -> int:
     """List or run the mutants of one method; the exit status."""
     with console.status(f"{bench.key} as it stands"):
-        start = baseline(bench, measure=not options.list)
+        start = baseline(bench, options.check or None, measure=not options.list)
     known = read_equivalents(options.equivalents)
     unknown = sorted(key for key in known if key not in METHODS)
     if unknown:
@@ -88,7 +92,8 @@ def mutate(bench: Bench, options: argparse.Namespace, console: Console) -> int:
         return 0
     if start.no_golden:
         console.print(Text(f"golden numbers are not asked: {start.no_golden}", style="yellow"))
-    results = watched(bench, wanted, options.jobs, not start.no_golden, console)
+    running = run(bench, [m for _, m in wanted], options.jobs, options.check or None, golden=not start.no_golden)
+    results = watched(running, wanted, console)
     console.print(table(results))
     for mutant, reason in equivalent:
         console.print(Text(f"equivalent: {mutant.description} ({reason})", style="dim"), soft_wrap=True)
@@ -101,13 +106,12 @@ def mutate(bench: Bench, options: argparse.Namespace, console: Console) -> int:
     return int(len(survivors(results.values())) > TOLERATED * len(results))
 
 
-def watched(bench: Bench, mutants: Numbered, jobs: int, golden: bool, console: Console) -> dict[int, Result]:
+def watched(running: Generator[Result, None, None], mutants: Numbered, console: Console) -> dict[int, Result]:
     """Results by number, with a bar while they come; what is done so far where Ctrl-C was pressed."""
     numbers = {mutant: number for number, mutant in mutants}
     results: dict[int, Result] = {}
-    running = run(bench, list(numbers), jobs, golden=golden)
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"mutants of {bench.key}", total=len(mutants))
+        task = progress.add_task("mutants", total=len(mutants))
         try:
             for result in running:
                 results[numbers[result.mutant]] = result
@@ -146,6 +150,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"fill up to so many with arithmetic and components (default {MOST}); those that change the meaning of the "
         "method's own file are always run",
     )  # fmt: skip
+    made.add_argument(
+        "--check", action="append", default=[], metavar="NAME", help="try this check alone, such as claims_hold; repeat"
+    )
     made.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (default 2)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
     made.add_argument(

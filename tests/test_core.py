@@ -1,4 +1,4 @@
-"""What flows and what acts: batches, features, stages, cards, registries, parts, pipelines, models, tasks."""
+"""What flows and what acts: batches, features, stages, cards, registries, components, pipelines, models, tasks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.registry import Registry
 from kintsugi.core.schema import Modality, Schema
-from kintsugi.core.stage import Stage
+from kintsugi.core.stage import Stage, table_and_rows
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Runner, Strategy
 from kintsugi.tasks import Classification, Multilabel, Regression
 from kintsugi.testing import build, everything, mixed
@@ -231,11 +231,11 @@ def test_tokens_come_in_the_order_of_the_streams() -> None:
 def test_replace_keeps_order_and_says_present_only_when_told() -> None:
     f = features().where(torch.tensor([True, False]))
     other = Stream.vector(torch.ones(3, DIM))
-    filled = f.replace(series=other)
+    filled = f.replace({"series": other})
     assert list(filled.streams) == ["series", "map"]
     assert filled.streams["series"] is other
     assert torch.equal(filled.present, f.present)
-    assert bool(f.replace(present=torch.ones(3, 2, dtype=torch.bool), map=other).present.all())
+    assert bool(f.replace({"map": other}, present=torch.ones(3, 2, dtype=torch.bool)).present.all())
 
 
 def test_rows_of_features_and_spec_of_a_stream() -> None:
@@ -275,21 +275,35 @@ def test_terms_add_up_and_a_second_of_the_same_name_is_refused() -> None:
 
 
 # stage, card, registry ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("share", [0.0, -1.0])
-def test_a_stage_needs_a_share(share: float) -> None:
-    with pytest.raises(ConfigError, match=r"'warm'.*share"):
-        Stage("warm", share)
+@pytest.mark.parametrize("fraction", [0.0, -1.0])
+def test_a_stage_needs_a_fraction_of_the_epochs(fraction: float) -> None:
+    with pytest.raises(ConfigError, match=r"'warm'.*fraction"):
+        Stage("warm", fraction)
 
 
-@pytest.mark.parametrize("where", ["rows", "side"])
+@pytest.mark.parametrize("where", ["rows", "auxiliary"])
 def test_a_stage_knows_its_rows(where: str) -> None:
     with pytest.raises(ConfigError, match=r"'warm'.*'completed'.*complete.*has:<modality>"):
         Stage("warm", **{where: "completed"})  # type: ignore[arg-type]
-    assert getattr(Stage("warm", **{where: "has:image"}), where) == "has:image"  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"'warm'.*'test/all'"):
+        Stage("warm", **{where: "test/all"})  # type: ignore[arg-type]
+    for rows in ("has:image", "val", "val/complete", "auxiliary/unlabelled", "auxiliary/has:image", "has:a/b"):
+        assert getattr(Stage("warm", **{where: rows}), where) == rows  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "table", "kind"),
+    [
+        ("all", "train", "all"), ("has:image", "train", "has:image"), ("has:a/b", "train", "has:a/b"), ("val", "val", "all"),
+        ("val/complete", "val", "complete"), ("auxiliary/has:image", "auxiliary", "has:image"), ("train/all", "train", "all"),
+    ],
+)  # fmt: skip
+def test_rows_of_another_table_have_its_name_before_a_slash(rows: str, table: str, kind: str) -> None:
+    assert table_and_rows(rows) == (table, kind)
 
 
 CARD: dict[str, Any] = {
-    "key": "mine", "name": "Mine", "leaf": "general", "faithful": ("all",), "check": "it does",
+    "key": "mine", "name": "Mine", "leaf": "general", "faithful": ("all",), "claims": ("it does",),
     "imperfection": ("missing at test",), "premise": "there is some", "confidence": "high",
 }  # fmt: skip
 
@@ -565,8 +579,11 @@ def test_a_deep_copy_of_a_pipeline_stands_around_the_copied_model() -> None:
     twin = copy.deepcopy(pipeline)
     assert twin.monitors[0].host is twin.model  # type: ignore[union-attr]
     assert twin.model is not pipeline.model
-    shared = copy.deepcopy(create("kd_mm", schema_of(), dim=DIM))
-    assert shared.monitors[0].teachers is shared.strategies[0].teachers  # type: ignore[union-attr]
+    distilled = create("kd_mm", schema_of(), dim=DIM)
+    copied = copy.deepcopy(distilled)
+    assert all(component.pipeline_in_use is copied for _, component in copied.named_components())
+    assert copied.shared["teacher_m1"] is not distilled.shared["teacher_m1"]
+    assert copied.strategies[0].teachers["m1"] is copied.shared["teacher_m1"]  # type: ignore[union-attr,index]
 
 
 def test_parameters_of_a_host_have_one_owner() -> None:
@@ -605,9 +622,9 @@ def test_only_parts_in_the_files_of_methods_have_an_address() -> None:
         "mmin.Model",
         "mmin.nn",
         "mmin.mse",
-        "mmin.MMIN.mechanism",
+        "mmin.MMIN.claims",
     ):
-        with pytest.raises(UnknownName, match="part of mmin"):
+        with pytest.raises(UnknownName, match="component of mmin"):
             component_class(address)
     with pytest.raises(UnknownName, match="unknown method 'os'"):
         component_class("os.system")
@@ -615,35 +632,35 @@ def test_only_parts_in_the_files_of_methods_have_an_address() -> None:
 
 # pipeline -----------------------------------------------------------------------------------------------------------
 class Recorder(Model):
-    """Notes which side batch arrives."""
+    """Notes which rows and which auxiliary rows arrive."""
 
     def __init__(self, schema: Schema, log: list[str]) -> None:
         super().__init__(schema, DIM)
         self.log = log
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
-        self.log.append(f"model side={_name(side)}")
+    def step(self, batch: Batch) -> Step:
+        self.log.append(f"model {_name(batch)}+{_name(batch.auxiliary)}")
         return Step({"task": self.prior.sum()})
 
 
-def _name(side: Batch | None) -> str:
-    return "none" if side is None else str(int(side.index[0]))
+def _name(batch: Batch | None) -> str:
+    return "none" if batch is None else str(int(batch.index[0]))
 
 
 class Around(Strategy):
-    """Notes when it is entered and left, and with which side batch; hands on ``other`` if it has one."""
+    """Notes when it is entered and left, and with which rows; hands on others in their place if it has some."""
 
-    def __init__(self, schema: Schema, name: str, log: list[str], other: Batch | None = None) -> None:
+    def __init__(self, schema: Schema, name: str, log: list[str], auxiliary: Batch | None = None) -> None:
         super().__init__()
-        self.name, self.log, self.other = name, log, other
+        self.name, self.log, self.auxiliary = name, log, auxiliary
 
-    def step(self, batch: Batch, inner: Inner, side: Batch | None = None) -> Step:
-        self.log.append(f"{self.name} side={_name(side)}")
-        step = inner(batch) if self.other is None else inner(batch, self.other)
+    def step(self, batch: Batch, inner: Inner) -> Step:
+        self.log.append(f"{self.name} {_name(batch)}+{_name(batch.auxiliary)}")
+        step = inner(batch if self.auxiliary is None else replace(batch, auxiliary=self.auxiliary))
         self.log.append(f"/{self.name}")
         return step.plus(**{self.name: torch.tensor(1.0)})
 
-    def plan(self, stages: list[Stage]) -> list[Stage]:
+    def adjust_stages(self, stages: list[Stage]) -> list[Stage]:
         return [replace(stage, name=f"{self.name}({stage.name})") for stage in stages]
 
     def finish(self, model: Model) -> Model:
@@ -674,23 +691,21 @@ def test_the_first_strategy_is_outermost() -> None:
     log: list[str] = []
     schema = schema_of()
     pipeline = Pipeline(Recorder(schema, log), strategies=[Around(schema, "a", log), Around(schema, "b", log)])
-    losses = pipeline(holes(), at(7))
-    assert log == ["a side=7", "b side=7", "model side=7", "/b", "/a"]
-    assert list(losses) == ["task", "b", "a"]
+    step = pipeline.training_step(replace(at(3), auxiliary=at(7)))
+    assert log == ["a 3+7", "b 3+7", "model 3+7", "/b", "/a"]
+    assert list(step.losses) == ["task", "b", "a"]
     assert [stage.name for _, stage in pipeline.stages()] == ["a(b(train))"]
     pipeline.finish()
     assert log[-2:] == ["finish b", "finish a"]
 
 
-def test_inner_keeps_the_current_side_batch_unless_it_is_given_another() -> None:
+def test_inner_gets_the_auxiliary_batch_that_the_strategy_around_it_hands_on() -> None:
     schema = schema_of()
-    for place, seen in ((0, "777"), (1, "177"), (2, "117")):
+    for place, seen in ((0, "1777"), (1, "1177"), (2, "1117")):
         log: list[str] = []
         around = [Around(schema, name, log, at(7) if i == place else None) for i, name in enumerate("abc")]
-        Pipeline(Recorder(schema, log), strategies=around)(holes(), at(1))
-        sides = [line[-1] for line in log if "side" in line]
-        expected = ["1", *seen]
-        assert sides == expected, f"given by strategy {place}"
+        Pipeline(Recorder(schema, log), strategies=around).training_step(replace(at(3), auxiliary=at(1)))
+        assert "".join(line[-1] for line in log if "+" in line) == seen, f"given by strategy {place}"
 
 
 def test_the_first_monitor_is_outermost_and_the_innermost_calibrates_first() -> None:
@@ -702,8 +717,8 @@ def test_the_first_monitor_is_outermost_and_the_innermost_calibrates_first() -> 
     assert torch.equal(answer.output, pipeline.model(holes()).output)
     pipeline.calibrate(None)  # type: ignore[arg-type]
     assert log[4:] == ["calibrate b", "calibrate a"]
-    cached = pipeline(holes(), inner=lambda batch: Prediction(torch.zeros(12, 4), batch.present))
-    assert not bool(cached.output.any()), "inner does not stand in for the model"
+    cached = pipeline(holes(), model=lambda batch: Prediction(torch.zeros(12, 4), batch.present))
+    assert not bool(cached.output.any()), "what is given does not stand in for the model"
 
 
 class Owner(Strategy):
@@ -733,7 +748,7 @@ class Shift(Restorer):
     def restore(self, batch: Batch) -> Batch:
         return replace(batch, inputs={**batch.inputs, "m0": batch.inputs["m0"] + self.by})
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
+    def step(self, batch: Batch) -> Step:
         return Step({"mend": self.by.square()})
 
 
@@ -747,8 +762,7 @@ def test_a_restorer_stands_before_the_model_and_is_trained_first() -> None:
     pipeline.training_step(batch).total.backward()
     assert pipeline.restore is not None
     assert next(pipeline.restore.parameters()).grad is None, "the model's loss moves the restorer"
-    pipeline.training_part = "restore"
-    assert list(pipeline(batch)) == ["mend"]
+    assert list(pipeline.training_step(batch, trains="restore").losses) == ["mend"]
 
 
 # encoders of the user's ---------------------------------------------------------------------------------------------
@@ -1173,12 +1187,13 @@ def test_batches_cover_all_rows_once_in_order() -> None:
     assert [len(b) for b in data.batches(7, torch.arange(9))] == [7, 2]
 
 
-def test_part_is_one_life_cycle_with_nothing_to_do_by_default() -> None:
-    part = Component()
-    assert part.stages() == []
-    assert (part.clock.stage, part.clock.epoch, part.clock.progress) == ("", 0, 0.0)
-    with pytest.raises(NotImplementedError):
-        Component.pipeline(schema_of())
+def test_a_component_is_one_life_cycle_with_nothing_to_do_by_default() -> None:
+    component = Component()
+    assert component.stages() == []
+    assert (component.clock.stage, component.clock.epoch, component.clock.progress) == ("", 0, 0.0)
+    assert component.not_served() == []
+    with pytest.raises(ConfigError, match="Component is in no pipeline yet"):
+        _ = component.pipeline_in_use
 
 
 def test_errors_can_cross_from_a_worker() -> None:

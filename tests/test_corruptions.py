@@ -304,6 +304,9 @@ def test_hidden_slots_and_corruption_go_together() -> None:
     data = make().with_corruption(corrupt("gaussian_noise", "photo", 2)).with_missing(mcar(0.3), keep="truth")
     batch = everything(data)
     assert batch.truth is not None
-    assert same(batch.truth.inputs["photo"], batch.inputs["photo"])
+    shown = batch.present[:, data.schema.column("photo")]
+    assert same(batch.truth.inputs["photo"][shown], batch.inputs["photo"][shown])
+    damaged = make().with_corruption(corrupt("gaussian_noise", "photo", 2))
+    assert same(batch.truth.inputs["photo"], everything(damaged).inputs["photo"])
     assert data.condition == "mcar(0.3), hidden slots kept as truth, gaussian_noise(photo, 2) seed=0"
     assert np.isclose(data.mask.realised, 0.3, atol=0.01)  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
@@ -436,3 +437,31 @@ def test_batches_that_do_not_fit_are_not_joined() -> None:
 
 def test_an_empty_list_of_rows_is_an_empty_subset(tmp_path: Path) -> None:
     assert len(numbers(VALUES).subset([])) == 0
+
+
+# fingerprints -------------------------------------------------------------------------------------------------------
+def test_fingerprints_tell_apart_what_differs_and_only_that() -> None:
+    data = make(original(), split=True)
+    train = data.split()[0]
+    slots, steps, noise = (
+        parse_mechanism("mcar(0.2)"),
+        parse_mechanism("steps(0.2)"),
+        corrupt("feature_noise", "code", 3),
+    )
+    whole = numbers(VALUES)
+    different = [
+        data, train, train.with_missing(slots), train.with_missing(slots, keep="truth"), train.with_missing(steps),
+        train.with_missing(slots).with_missing(steps, keep="truth"),
+        train.with_missing(slots, keep="truth").with_missing(steps),
+        train.with_missing(steps).with_corruption(noise), train.with_corruption(noise).with_missing(steps),
+        whole.subset([0, 1]), whole.pieces([0, 1])[0], whole.pieces([0, 1, 2])[0].subset([0, 1]),
+    ]  # fmt: skip
+    assert len({one.fingerprint for one in different}) == len(different)
+    assert data.subset(train.index).fingerprint == train.fingerprint, "a fixed split refers to the same rows"
+
+
+def test_data_with_holes_goes_to_other_processes() -> None:
+    train = make(original(), split=True).split()[0].with_missing(mcar(0.3), seed=2)
+    again = pickle.loads(pickle.dumps(train))
+    assert_same(everything(again), everything(train))
+    assert torch.equal(again.reference.present, train.present)

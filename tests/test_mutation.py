@@ -335,14 +335,17 @@ def test_a_method_that_fails_before_any_fault_is_told(tmp_path: Path) -> None:
         METHODS.forget_plugin(file)
 
 
-def test_the_command_lists_mutants_and_refuses_what_is_unknown() -> None:
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, str(SCRIPT), *arguments, "--width", "200"]
-        return subprocess.run(line, capture_output=True, text=True, check=False)
-
-    listed = command("mean_fusion", "--list")
+def test_the_command_lists_mutants_and_runs_none() -> None:
+    line = [sys.executable, str(SCRIPT), "mean_fusion", "--list"]
+    listed = subprocess.run(line, capture_output=True, text=True, check=False)
     assert listed.returncode == 0, listed.stdout + listed.stderr
-    assert "core/model.py, Model.fuse" in listed.stdout
-    unknown = command("mean_fusio", "--list")
-    assert unknown.returncode == 2
-    assert "mean_fusion" in unknown.stdout
+    numbers = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    assert len(numbers) >= 10
+    assert "core/model.py, Model." in listed.stdout
+
+
+def test_the_command_refuses_what_is_unknown() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "mean_fusio"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "mean_fusion" in done.stdout

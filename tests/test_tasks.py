@@ -24,6 +24,7 @@ from kintsugi.core.features import Stream
 from kintsugi.core.kind import KINDS, Kind
 from kintsugi.core.schema import Modality, Schema
 from kintsugi.core.task import TASKS, StreamSpec, Task, link_of, task_from_json
+from kintsugi.data.columns import read_columns
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.data.labels import choose_task, encode, order_of
 from kintsugi.data.table import Table
@@ -202,14 +203,20 @@ def test_scores_are_plain_measures_with_the_value_of_guessing() -> None:
     assert math.isnan(two.score(torch.zeros(3, 2), torch.ones(3, 2))[1])
 
 
+def uncertainty(task: Task, output: Tensor) -> Tensor:
+    found = task.uncertainty(output)
+    assert found is not None
+    return found
+
+
 def test_uncertainty_is_the_normalised_entropy_of_the_answer() -> None:
     output = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [90.0, -90.0, 0.0]])
     p = softmax(output.numpy(), 1)
     for task in (Classification(GRADES), Ordinal(GRADES)):
-        np.testing.assert_allclose(task.uncertainty(output), entropy(p, axis=1) / np.log(3), atol=1e-6)
+        np.testing.assert_allclose(uncertainty(task, output), entropy(p, axis=1) / np.log(3), atol=1e-6)
     q = expit(output.numpy().astype(np.float64))
     binary = entropy(np.stack([q, 1 - q]), axis=0) / np.log(2)
-    np.testing.assert_allclose(Multilabel(GRADES).uncertainty(output), binary.mean(1), atol=1e-6)
+    np.testing.assert_allclose(uncertainty(Multilabel(GRADES), output), binary.mean(1), atol=1e-6)
     assert Regression().uncertainty(output[:, :1]) is None
 
 
@@ -286,7 +293,7 @@ def test_a_task_without_toy_or_score_says_what_to_write() -> None:
     class Bare(Regression):
         key = "bare"
         toy = Task.toy  # type: ignore[assignment]
-        score = Task.score  # type: ignore[assignment]
+        score = Task.score
 
     with pytest.raises(ConfigError, match=r"has no toy data; write the classmethod toy\(label, classes\)"):
         Task.toy.__func__(Bare, torch.arange(3), 3)  # type: ignore[attr-defined]
@@ -430,6 +437,14 @@ def test_an_order_that_nobody_told_is_asked_for() -> None:
         order_of(frame["grade"][[1, 3]])
 
 
+def test_a_file_of_columns_may_name_the_order(tmp_path: Path) -> None:
+    file = tmp_path / "columns.yaml"
+    file.write_text(
+        "modalities: {a: {kind: tabular, columns: [a]}}\ntarget: grade\ntask: ordinal\norder: [low, mid, high]\n"
+    )
+    assert Table.from_pandas(graded(40), **read_columns(file)).schema.task == Ordinal(GRADES)
+
+
 def test_a_label_beyond_the_order_is_named() -> None:
     frame = pd.DataFrame({"grade": ["mid", "low", "top"]})
     with pytest.raises(DataError, match=r"label 'top' in column 'grade', row 2 .*known classes: low, mid, high"):
@@ -442,7 +457,7 @@ def test_a_table_reads_targets_by_what_the_task_says_of_itself() -> None:
 
     class Embedding(Regression):
         key = "embedding"
-        outputs = 8  # type: ignore[assignment]
+        outputs = 8
 
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [0.0, 1.0]})
     assert encode(frame, ["a"], Counts(), "raise", "rows")[0].tolist() == [1, 2]
@@ -483,8 +498,10 @@ def test_a_classifier_learns_grades_from_a_table_and_is_evaluated_saved_and_load
     assert clean["accuracy"] == pytest.approx(model.score(test))
     model.save(tmp_path / "model")
     loaded = kg.load(tmp_path / "model")
+    assert isinstance(loaded, kg.Classifier)
     np.testing.assert_allclose(loaded.predict_proba(test), model.predict_proba(test), rtol=1e-5, atol=1e-7)
     nothing = pd.DataFrame({"a": [np.nan], "b": [np.nan]})
+    assert train.target is not None
     counts = np.bincount(train.target.numpy(), minlength=3) + 1
     np.testing.assert_allclose(loaded.predict_proba(nothing)[0], counts / counts.sum(), rtol=1e-4)
     assert loaded.predict_frame(nothing).columns.tolist() == ["row", "prediction", "probability", "used"]

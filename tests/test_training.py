@@ -48,9 +48,10 @@ from kintsugi.imperfect import mcar, parse_mechanism
 from kintsugi.tasks import Classification
 from kintsugi.testing.fixture import toy
 from kintsugi.training import checkpoint as saved
-from kintsugi.training import fast_weights
+from kintsugi.training import fast_weights, stage_run
 from kintsugi.training.devices import Devices
 from kintsugi.training.sampling import endless, generator
+from kintsugi.training.stage_run import validate
 from kintsugi.training.trainer import Trainer
 from kintsugi.training.views import VIEWS, get_view
 
@@ -91,21 +92,21 @@ class Spy(Model):
 
     def __init__(self, schema: Schema, *stages: Stage) -> None:
         super().__init__(schema, DIM)
-        self.plan, self.log = stages or (Stage("train"),), []
+        self.phases, self.log = stages or (Stage("train"),), []
 
-    plan: tuple[Stage, ...]
-    log: list[tuple[str, Batch, Batch | None]]
+    phases: tuple[Stage, ...]
+    log: list[tuple[str, Batch]]
 
     def stages(self) -> list[Stage]:
-        return list(self.plan)
+        return list(self.phases)
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
-        self.log.append((self.clock.stage, batch, side))
+    def step(self, batch: Batch) -> Step:
+        self.log.append((self.clock.stage, batch))
         return super().step(batch)
 
     def rows(self, stage: str) -> list[int]:
         """Row ids of a stage in the order in which they came."""
-        return [int(i) for name, batch, _ in self.log if name == stage for i in batch.index]
+        return [int(i) for name, batch in self.log if name == stage for i in batch.index]
 
 
 def ids(data: Any, rows: str) -> list[int]:
@@ -113,12 +114,12 @@ def ids(data: Any, rows: str) -> list[int]:
 
 
 # stages -------------------------------------------------------------------------------------------------------------
-def test_stages_come_in_order_with_their_share_of_the_epochs_and_their_rows() -> None:
+def test_stages_come_in_order_with_their_fraction_of_the_epochs_and_their_rows() -> None:
     data = splits(0.4)
     names = ("all", "complete", "incomplete", "has:m1", "val")
     model = Spy(data.train.schema, *(Stage(rows, 2.0 if rows == "all" else 1.0, rows=rows) for rows in names))
     trainer = fit(Pipeline(model), data, epochs=6)
-    assert list(dict.fromkeys(name for name, _, _ in model.log)) == list(names)
+    assert list(dict.fromkeys(name for name, _ in model.log)) == list(names)
     assert [r["stage"] for r in trainer.history] == ["all", "all", "complete", "incomplete", "has:m1", "val"]
     assert sorted(model.rows("all")) == sorted(2 * ids(data.train, "all"))
     assert model.rows("all")[:64] != model.rows("all")[64:], "each epoch has an order of its own"
@@ -127,34 +128,34 @@ def test_stages_come_in_order_with_their_share_of_the_epochs_and_their_rows() ->
     assert sorted(model.rows("val")) == ids(data.val, "all")
 
 
-def test_every_stage_gets_an_epoch_however_small_its_share() -> None:
+def test_every_stage_gets_an_epoch_however_small_its_fraction() -> None:
     model = Spy(toy(rows=96, dim=5).schema, Stage("long", 100), Stage("short", 0.01))
     fit(Pipeline(model), splits(), epochs=2)
-    assert {name for name, _, _ in model.log} == {"long", "short"}
+    assert {name for name, _ in model.log} == {"long", "short"}
 
 
-def test_a_side_batch_is_as_large_as_the_batch_and_of_the_rows_asked_for() -> None:
+def test_an_auxiliary_batch_is_as_large_as_the_batch_and_of_the_rows_asked_for() -> None:
     data = splits(0.4)
     schema = data.train.schema
     for rows in ("complete", "incomplete", "val"):
-        model = Spy(schema, Stage("train", side=rows))
+        model = Spy(schema, Stage("train", auxiliary=rows))
         fit(Pipeline(model), data, batch_size=15)
-        sides = [side for _, _, side in model.log]
-        assert [len(s) for s in sides if s is not None] == [len(batch) for _, batch, _ in model.log]
-        seen = [int(i) for side in sides if side is not None for i in side.index]
+        auxiliary = [batch.auxiliary for _, batch in model.log if batch.auxiliary is not None]
+        assert [len(batch) for batch in auxiliary] == [len(batch) for _, batch in model.log]
+        seen = [int(i) for batch in auxiliary for i in batch.index]
         pool = ids(data.val, "all") if rows == "val" else ids(data.train, rows)
         assert set(seen) <= set(pool)
         assert max(map(seen.count, pool)) - min(map(seen.count, pool)) <= 1, "rows are used up before any comes twice"
     without = Spy(schema)
     fit(Pipeline(without), data)
-    assert all(side is None for _, _, side in without.log)
+    assert all(batch.auxiliary is None for _, batch in without.log)
 
 
 def test_a_view_drops_from_what_is_observed_and_keeps_it_in_truth() -> None:
     data = splits(0.3)
     model = Spy(data.train.schema, Stage("natural"), Stage("proper", view="proper"), Stage("own", view=_first_only))
     fit(Pipeline(model), data, epochs=3)
-    for stage, batch, _ in model.log:
+    for stage, batch in model.log:
         given = data.train.present[torch.tensor([data.train.index.tolist().index(int(i)) for i in batch.index])]
         if stage == "natural":
             assert batch.truth is None
@@ -175,15 +176,15 @@ def _first_only(batch: Batch, source: torch.Generator) -> Tensor:
 @pytest.mark.parametrize(
     ("bad", "error", "words"),
     [
-        (Stage("late", train=("no_such.*",)), ConfigError, r"'late' of Spy: 'no_such\.\*' matches none.*encoders"),
-        (Stage("late", train=("*", "task_heat.*")), ConfigError, "'task_heat"),
+        (Stage("late", trainable=("no_such.*",)), ConfigError, r"'late' of Spy: 'no_such\.\*' matches none.*encoders"),
+        (Stage("late", trainable=("*", "task_heat.*")), ConfigError, "'task_heat"),
         (Stage("late", view="subset"), UnknownName, "view 'subset'; did you mean 'subsets'"),
         (
             Stage("late", rows="unlabelled"),
             DataError,
             r"'late' needs 'unlabelled' rows.*64 rows, 64 complete, 64 labelled",
         ),
-        (Stage("late", side="incomplete"), DataError, "'late' needs 'incomplete' rows"),
+        (Stage("late", auxiliary="incomplete"), DataError, "'late' needs 'incomplete' rows"),
         (Stage("late", rows="has:m7"), UnknownName, "modality 'm7'"),
     ],
 )
@@ -215,7 +216,7 @@ def test_a_method_that_needs_complete_rows_says_so_before_it_trains_anything(key
 
 def test_only_the_named_parameters_move_and_flags_are_as_before() -> None:
     data = splits()
-    model = Spy(data.train.schema, Stage("head", train=("task_head.*",)), Stage("first", train=("encoders.m0.*",)))
+    model = Spy(data.train.schema, Stage("head", trainable=("task_head.*",)), Stage("first", trainable=("encoders.m0.*",)))
     model.encoders["m1"].requires_grad_(False)
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     at_stage: dict[str, dict[str, Tensor]] = {}
@@ -246,11 +247,11 @@ def test_what_was_frozen_before_stays_frozen_though_a_stage_names_it() -> None:
 
 def test_a_loss_that_reaches_nothing_that_moves_is_refused() -> None:
     data = splits()
-    model = Spy(data.train.schema, Stage("head", train=("encoders.*",)))
-    model.step = lambda batch, side=None: Step({"task": model.task_head.linear.bias.sum()})  # type: ignore
+    model = Spy(data.train.schema, Stage("head", trainable=("encoders.*",)))
+    model.step = lambda batch: Step({"task": model.task_head.linear.bias.sum()})  # type: ignore
     with pytest.raises(ConfigError, match="'head': its losses reach none"):
         fit(Pipeline(model), data)
-    model.step = lambda batch, side=None: Step({})  # type: ignore
+    model.step = lambda batch: Step({})  # type: ignore
     with pytest.raises(ConfigError, match="'head': its step brings no loss"):
         fit(Pipeline(model), data)
 
@@ -259,7 +260,7 @@ def test_a_frozen_normaliser_keeps_its_statistics() -> None:
     own = nn.Sequential(nn.Linear(5, DIM), nn.BatchNorm1d(DIM), nn.Dropout(0.5))
     data = splits()
     with own_encoders({"m0": own}):
-        model = Spy(data.train.schema, Stage("head", train=("task_head.*",)), Stage("all"))
+        model = Spy(data.train.schema, Stage("head", trainable=("task_head.*",)), Stage("all"))
     seen: dict[str, tuple[bool, Tensor]] = {}
     norm = model.encoders["m0"].module[1]  # type: ignore[union-attr,index]
 
@@ -267,7 +268,7 @@ def test_a_frozen_normaliser_keeps_its_statistics() -> None:
         seen[stage] = (norm.training, norm.running_mean.clone())
 
     original = model.step
-    model.step = lambda batch, side=None: (original(batch), watch(model.clock.stage))[0]  # type: ignore[method-assign]
+    model.step = lambda batch: (original(batch), watch(model.clock.stage))[0]  # type: ignore[method-assign]
     model.on_epoch = lambda data: model.encode_rows(data.train)  # type: ignore[method-assign,assignment]
     fit(Pipeline(model), data, epochs=2)
     assert seen["head"][0] is False
@@ -289,7 +290,7 @@ class Shift(Restorer):
     def restore(self, batch: Batch) -> Batch:
         return replace(batch, inputs={**batch.inputs, "m0": batch.inputs["m0"] + self.by})
 
-    def step(self, batch: Batch, side: Batch | None = None) -> Step:
+    def step(self, batch: Batch) -> Step:
         return Step({"mend": (self.by - 3).square().sum()})
 
 
@@ -301,7 +302,7 @@ def test_a_restorer_is_trained_before_the_model_and_alone() -> None:
     assert [r["stage"] for r in trainer.history] == ["mend"] * 3 + ["train"] * 3
     by = float(pipeline.restore.by.detach())  # type: ignore[union-attr,arg-type]
     assert by > 0.2
-    stage, batch, _ = model.log[0]
+    stage, batch = model.log[0]
     place = data.train.index.tolist().index(int(batch.index[0]))
     given = data.train.batch(torch.tensor([place])).inputs["m0"][0]
     assert stage == "train"
@@ -343,7 +344,7 @@ def test_the_clock_runs_from_zero_to_one_in_each_stage() -> None:
     epochs: list[int] = []
     original = model.step
 
-    def step(batch: Batch, side: Batch | None = None) -> Step:
+    def step(batch: Batch) -> Step:
         ticks[model.clock.stage].append(model.clock.progress)
         epochs.append(model.clock.epoch)
         return original(batch)
@@ -430,7 +431,7 @@ def test_an_epoch_has_each_row_once_and_no_batch_of_a_lonely_row(rows: int, size
 
 @settings(max_examples=40, deadline=None)
 @forall(rows=st.integers(1, 9), sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8))
-def test_side_batches_use_up_all_rows_before_any_comes_twice(rows: int, sizes: list[int]) -> None:
+def test_auxiliary_batches_use_up_all_rows_before_any_comes_twice(rows: int, sizes: list[int]) -> None:
     batches = list(endless(torch.arange(rows), sizes, generator(0)))
     assert [len(b) for b in batches] == sizes
     seen = torch.cat(batches).bincount(minlength=rows)
@@ -487,14 +488,14 @@ def descended(train: Splits, **options: Any) -> dict[str, Tensor]:
     return weights(pipeline)
 
 
-def fixed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last epoch is kept, whatever validation says."""
-    monkeypatch.setattr(Trainer, "validate", lambda self, pipeline, data: (math.nan, 1, "none"))
+def keep_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation has nothing to say, so that the last epoch is kept."""
+    monkeypatch.setattr(stage_run, "validate", lambda pipeline, data, device: (math.nan, 1, "none"))
 
 
 @pytest.mark.parametrize("rows", [64, 56], ids=["full groups", "a last group of three"])
 def test_accumulated_batches_are_one_large_batch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed(None, monkeypatch)
+    keep_last_epoch(monkeypatch)
     data = splits()
     data = Splits(data.train.subset(torch.arange(rows)), data.val)
     large = descended(data, batch_size=32, epochs=2)
@@ -506,13 +507,12 @@ def test_accumulated_batches_are_one_large_batch(rows: int, monkeypatch: pytest.
 
 
 class Counting(Trainer):
-    """Counts batches, steps of the optimiser, and notes its rates."""
+    """Notes the rate of each step of the optimiser."""
 
-    def _update(self, losses: dict[str, Tensor], batch: Batch, stage: Stage, *rest: Any) -> None:
-        self.batches = getattr(self, "batches", 0) + 1
-        super()._update(losses, batch, stage, *rest)
-        if rest[1]:
-            self.rates = [*getattr(self, "rates", []), rest[2].param_groups[0]["lr"]]
+    def rate(self, progress: float) -> float:
+        rate = super().rate(progress)
+        self.rates = [*getattr(self, "rates", []), rate]
+        return rate
 
 
 def test_no_gradient_is_left_over_where_batches_do_not_fill_a_group() -> None:
@@ -522,7 +522,7 @@ def test_no_gradient_is_left_over_where_batches_do_not_fill_a_group() -> None:
     updates: list[int] = []
     model.on_update = lambda: updates.append(len(model.log))  # type: ignore[method-assign]
     trainer = fit(Pipeline(model), data, Counting, accumulate=2, epochs=2)
-    assert [len(batch) for _, batch, _ in model.log] == [16, 16, 17] * 2
+    assert [len(batch) for _, batch in model.log] == [16, 16, 17] * 2
     assert len(trainer.rates) == 4
     assert updates == [2, 3, 5, 6], "on_update follows steps of the optimiser"
 
@@ -532,7 +532,7 @@ def test_the_mean_loss_of_an_epoch_is_in_the_history(monkeypatch: pytest.MonkeyP
     data = Splits(data.train.subset(torch.arange(49)), data.val)
     model = Spy(data.train.schema)
     values = iter([1.0, 2.0, 6.0])
-    model.step = lambda batch, side=None: Step({"mine": next(values) + 0 * model(batch).output.sum()})  # type: ignore
+    model.step = lambda batch: Step({"mine": next(values) + 0 * model(batch).output.sum()})  # type: ignore
     trainer = fit(Pipeline(model), data)
     assert trainer.history[0]["loss/mine"] == pytest.approx(3.0)
 
@@ -549,7 +549,7 @@ def test_the_rate_falls_along_a_cosine_in_each_stage_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("clip", [0.05, 0.0])
 def test_the_gradient_is_clipped_to_its_norm(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed(None, monkeypatch)
+    keep_last_epoch(monkeypatch)
     data = splits()
     data = Splits(data.train.subset(torch.arange(16)), data.val)
     pipeline = build("mean_fusion", data.train.schema)
@@ -561,11 +561,11 @@ def test_the_gradient_is_clipped_to_its_norm(clip: float, monkeypatch: pytest.Mo
 
 
 def test_biases_and_gains_do_not_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed(None, monkeypatch)
+    keep_last_epoch(monkeypatch)
     data = splits()
     model = Spy(data.train.schema)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    model.step = lambda batch, side=None: Step({"none": 0 * sum(p.sum() for p in model.parameters())})  # type: ignore
+    model.step = lambda batch: Step({"none": 0 * sum(p.sum() for p in model.parameters())})  # type: ignore
     fit(Pipeline(model), data, lr=0.1, weight_decay=0.5)
     for name, p in model.named_parameters():
         if p.ndim > 1:
@@ -594,7 +594,12 @@ class Scripted(Trainer):
         self.scores, self.sign, self.seen = iter(scores), sign, []
         return self
 
-    def validate(self, pipeline: Pipeline, data: Any) -> tuple[float, int, str]:
+    def fit(self, pipeline: Pipeline, data: Splits, *, strip: bool = True) -> Pipeline:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage_run, "validate", self._score)
+            return super().fit(pipeline, data, strip=strip)
+
+    def _score(self, pipeline: Pipeline, data: Any, device: Any) -> tuple[float, int, str]:
         self.seen.append(weights(pipeline))
         return next(self.scores), self.sign, "score"
 
@@ -647,13 +652,11 @@ def test_the_last_stage_ends_after_so_many_epochs_without_a_better_score(
 
 
 def test_validation_reads_labelled_rows_in_natural_view_and_leaves_no_trace() -> None:
-    data = splits()
-    val = data.val.with_missing(mcar(0.5), seed=3)  # type: ignore[attr-defined]
+    val = splits().val.with_missing(mcar(0.5), seed=3)  # type: ignore[attr-defined]
     shaky = {"m0": nn.Sequential(nn.Linear(5, DIM), nn.Dropout(0.9))}
     pipeline = build("mean_fusion", val.schema, encoders=shaky).train()
     pipeline.model.encoders["m1"].eval()
-    trainer = fit(build("mean_fusion", val.schema), data)
-    score, sign, name = trainer.validate(pipeline, val)
+    score, sign, name = validate(pipeline, val)
     assert (sign, name) == (1, "accuracy")
     assert pipeline.model.training
     assert not pipeline.model.encoders["m1"].training
@@ -662,7 +665,7 @@ def test_validation_reads_labelled_rows_in_natural_view_and_leaves_no_trace() ->
         by_hand = (pipeline.eval().model(batch).output.argmax(1) == batch.target).float().mean()
     assert score == pytest.approx(float(by_hand))
     regression = splits(task="regression")
-    _, sign, name = trainer.validate(build("mean_fusion", regression.val.schema), regression.val)
+    _, sign, name = validate(build("mean_fusion", regression.val.schema), regression.val)
     assert (sign, name) == (-1, "mae")
 
 
@@ -670,9 +673,9 @@ def test_validation_reads_labelled_rows_in_natural_view_and_leaves_no_trace() ->
 def test_validation_counts_every_row_of_a_long_table(task: str) -> None:
     small = splits(task=task)
     pipeline = build("mean_fusion", small.val.schema)
-    trainer = fit(pipeline, small)
+    fit(pipeline, small)
     long = toy(task, rows=600, dim=5)
-    score, _, name = trainer.validate(pipeline, long)
+    score, _, name = validate(pipeline, long)
     kind = pipeline.schema.task
     with torch.no_grad():
         answers = kind.probabilities(pipeline.eval().model(long.batch(torch.arange(600))).output)
@@ -690,7 +693,7 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_its_batch() -> None:
     bad = int(data.train.index[37])
     original = model.step
 
-    def step(batch: Batch, side: Batch | None = None) -> Step:
+    def step(batch: Batch) -> Step:
         factor = math.nan if bad in batch.index else 1.0
         return Step({"task": original(batch).total * factor, "other": original(batch).total})
 
@@ -787,7 +790,7 @@ def test_hidden_slots_reach_losses_only_where_they_were_kept() -> None:
         train = data.train.with_missing(mcar(0.3), seed=1, keep=keep)  # type: ignore[attr-defined]
         model = Spy(train.schema)
         fit(Pipeline(model), Splits(train, data.val))
-        truths = [batch.truth for _, batch, _ in model.log]
+        truths = [batch.truth for _, batch in model.log]
         assert all((t is not None) == (keep == "truth") for t in truths)
 
 
@@ -824,11 +827,14 @@ class Stopped(Trainer):
     stop_in: int | None = None
     batches = 0
 
-    def _update(self, losses: dict[str, Tensor], batch: Batch, stage: Stage, *rest: Any) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.observers.append(self._count)
+
+    def _count(self, losses: stage_run.Losses) -> None:
         self.batches += 1
         if self.batches == self.stop_in:
             raise KeyboardInterrupt
-        super()._update(losses, batch, stage, *rest)
 
 
 class Keeps(Model):
@@ -1234,18 +1240,14 @@ def test_two_processes_end_with_equal_weights_though_a_batch_lacks_a_modality(ke
         pipeline = create({key!r}, data.schema, dim=8)
         lacking = []
 
-        class Watched(Trainer):
-            def _update(self, losses, batch, *rest):
-                lacking.append(not bool(batch.present[:, 1].any()))
-                super()._update(losses, batch, *rest)
-
-        trainer = Watched(epochs=2, batch_size=8, devices=2, strategy="ddp", progress=False)
+        trainer = Trainer(epochs=2, batch_size=8, devices=2, strategy="ddp", progress=False)
+        trainer.observers.append(lambda losses: lacking.append(not bool(losses.batch.present[:, 1].any())))
         trainer.fit(pipeline, Splits(*data.split()))
         state = pipeline.state_dict()
         digest = hashlib.sha256(b"".join(state[n].numpy().tobytes() for n in sorted(state))).hexdigest()
         finite = all(bool(torch.isfinite(t).all()) for t in state.values())
         said = dict(digest=digest, finite=finite, batches=len(lacking), lacking=sum(lacking))
-        open(f"rank{{trainer._at.rank}}.json", "w").write(json.dumps(said))
+        open(f"rank{{torch.distributed.get_rank()}}.json", "w").write(json.dumps(said))
     """
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -1296,6 +1298,7 @@ NODES = """
     from kintsugi.core.data import Splits
     from kintsugi.core.methods import create
     from kintsugi.testing.fixture import toy
+    from kintsugi.training import stage_run
     from kintsugi.training.trainer import Trainer
 
     devices, nodes, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -1305,17 +1308,19 @@ NODES = """
     head = pipeline.model.task_head  # a batch norm: each process counts its own rows
     head.linear = torch.nn.Sequential(torch.nn.BatchNorm1d(head.linear.in_features), head.linear)
 
-    class Differing(Trainer):
-        def validate(self, pipeline, rows):
-            score, sign, metric = super().validate(pipeline, rows)
-            return score + self._at.rank, sign, metric  # as if the machines computed otherwise
+    plain = stage_run.validate
 
-    trainer = Differing(epochs=4, batch_size=8, devices=devices, num_nodes=nodes, progress=False)
+    def differing(*arguments):
+        score, sign, metric = plain(*arguments)
+        return score + torch.distributed.get_rank(), sign, metric  # as if the machines computed otherwise
+
+    stage_run.validate = differing
+    trainer = Trainer(epochs=4, batch_size=8, devices=devices, num_nodes=nodes, progress=False)
     trainer.fit(pipeline, Splits(*data.split()))
     state = pipeline.state_dict()
     digest = hashlib.sha256(b"".join(state[n].numpy().tobytes() for n in sorted(state))).hexdigest()
-    said = dict(digest=digest, world=trainer._at.world, history=trainer.history)
-    open(f"{folder}/{devices}x{nodes}.rank{trainer._at.rank}.json", "w").write(json.dumps(said))
+    said = dict(digest=digest, world=torch.distributed.get_world_size(), history=trainer.history)
+    open(f"{folder}/{devices}x{nodes}.rank{torch.distributed.get_rank()}.json", "w").write(json.dumps(said))
 """
 ELSEWHERE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -1371,6 +1376,7 @@ PIECES = """
     from kintsugi.core.methods import create
     from kintsugi.training import checkpoint as saved
     from kintsugi.testing.fixture import toy
+    from kintsugi.training.stage_run import StageRun
     from kintsugi.training.trainer import Trainer
 
     data = toy(rows=96, dim=5)
@@ -1378,19 +1384,25 @@ PIECES = """
     settings = dict(epochs=4, batch_size=8, devices=2, progress=False)
 
     class Watched(Trainer):
-        stop_at = None
+        stop_at = net = None
 
-        def _update(self, *given):
-            super()._update(*given)
-            optimizer = given[5]
-            self.sizes = [sum(t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in values)
-                          for values in (list(self.net.parameters()), [m["exp_avg"] for m in optimizer.state.values()])]
+    plain_update, plain_choose = StageRun._update, StageRun._choose
 
-        def validate(self, pipeline, rows):
-            assert all(type(p) is torch.nn.Parameter and p.numel() for p in pipeline.parameters()), "not whole"
-            if len(self.history) == self.stop_at:
-                raise KeyboardInterrupt
-            return super().validate(pipeline, rows)
+    def update(run, losses, batch, epoch, i):
+        plain_update(run, losses, batch, epoch, i)
+        if isinstance(run.trainer, Watched):
+            run.trainer.sizes = [
+                sum(t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in values)
+                for values in (list(run.trainer.net.parameters()), [m["exp_avg"] for m in run.optimizer.state.values()])
+            ]
+
+    def choose(run, record):
+        assert all(type(p) is torch.nn.Parameter and p.numel() for p in run.pipeline.parameters()), "not whole"
+        if len(run.trainer.history) == getattr(run.trainer, "stop_at", None):
+            raise KeyboardInterrupt
+        plain_choose(run, record)
+
+    StageRun._update, StageRun._choose = update, choose
 
     def trained(key, pipeline=None, stop_at=None, **more):
         torch.manual_seed(0)
@@ -1452,10 +1464,7 @@ UNLIKE = """
 
     # only one process finds a checkpoint
     class Stopped(Trainer):
-        def validate(self, pipeline, rows):
-            if self.history:
-                raise KeyboardInterrupt
-            return super().validate(pipeline, rows)
+        stop_at = 1
 
     try:
         Stopped(epochs=2, batch_size=8, devices=2, progress=False, checkpoint="0").fit(net(), splits)
@@ -1485,15 +1494,15 @@ UNLIKE = """
         print("axis is right\\n", end="", flush=True)
 
     # a failure in the middle
-    class Failing(Trainer):
-        def _update(self, losses, *rest):
-            super()._update({n: x * float("nan") for n, x in losses.items()}, *rest)
-
+    StageRun._update = lambda run, losses, *rest: plain_update(
+        run, {n: x * float("nan") for n, x in losses.items()}, *rest
+    )
     try:
-        Failing(epochs=2, batch_size=8, devices=2, progress=False, strategy="fsdp").fit(net(), splits)
+        Trainer(epochs=2, batch_size=8, devices=2, progress=False, strategy="fsdp").fit(net(), splits)
     except NonFiniteLoss as error:
         assert any("in pieces" in note for note in error.__notes__), error.__notes__
         print("pieces is right\\n", end="", flush=True)
+    StageRun._update = plain_update
 
     # a parameter in two places, and layers that keep a list of theirs
     class Tied(nn.Module):

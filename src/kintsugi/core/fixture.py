@@ -17,13 +17,21 @@ class Fixture(Protocol):
     splits: Splits
     schema: Schema
     epochs: int
+    seed: int
+
+    def world(
+        self, *, kind: str = "vector", holes: float = 0.0, correlated: bool = False, task: str | None = None,
+        modalities: int | None = None, rows: int = 480,
+    ) -> Fixture:  # fmt: skip
+        """The same method with other data: of another kind, with holes, with correlated channels, for another task."""
+        ...
 
     def pipeline(self, **hyper: Any) -> Pipeline:
         """Untrained."""
         ...
 
     def trained(self, **hyper: Any) -> Pipeline:
-        """Trained on the training rows."""
+        """Trained on the training rows; a copy of one's own."""
         ...
 
     def train(self, pipeline: Pipeline) -> Pipeline:
@@ -31,5 +39,5 @@ class Fixture(Protocol):
         ...
 
     def batch(self, rows: int = 32, part: str = "test") -> Batch:
-        """Complete rows."""
+        """The first rows of a part; complete ones where the world has no holes."""
         ...

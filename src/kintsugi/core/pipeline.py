@@ -125,7 +125,7 @@ class Pipeline(nn.Module):
 
     def begin_training(self) -> None:
         """What training needs is there, built anew where an earlier training or a saved model left it out."""
-        for path, recipe in sorted(self.recipes.items()):
+        for path, recipe in self.recipes.items():  # in their old order, which strategies and teachers go by
             component = recipe.kind(self.schema, **recipe.hyper)  # type: ignore[call-arg]
             group, _, name = path.partition(".")
             if group == "strategies":
@@ -202,10 +202,12 @@ class Pipeline(nn.Module):
             raise ConfigError(
                 "a pipeline that adapts in use needs gradients; ask it under torch.no_grad(), not inference_mode()"
             )
+        if not len(batch):
+            return self._answer(batch, model).detach()
         rows = [batch.rows(row) for row in torch.arange(len(batch), device=batch.device).split(1)]
         with torch.enable_grad():
             answers = [self._answer(row.map(torch.clone), model).detach() for row in rows]
-        return Prediction.concatenate(answers) if answers else self._answer(batch, model).detach()
+        return Prediction.concatenate(answers)
 
     def answer(self, batch: Batch) -> Prediction:
         """The call of before; call the pipeline itself."""
@@ -266,5 +268,6 @@ class Pipeline(nn.Module):
 
     def answer_before(self, batch: Batch) -> Prediction:
         """The model's own answer with the weights of the calibrated state, whatever was learned in use since."""
-        weights = {n.removeprefix("model."): t for n, t in self.calibrated.items() if n.startswith("model.")}
+        before = {n.removeprefix("model."): t for n, t in self.calibrated.items() if n.startswith("model.")}
+        weights = {name: tensor.to(batch.device) for name, tensor in before.items()}
         return self.model.call(weights, batch)

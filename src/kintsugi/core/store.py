@@ -306,7 +306,7 @@ def _recipes(pipeline: Pipeline) -> dict[str, Any]:
     served = pipeline.served()
     here = {path: Recipe(type(c), c.hyper) for path, c in pipeline.named_components() if path not in served}
     recipes = {**pipeline.recipes, **here}
-    return {path: {"class": address(recipe.kind), "hyper": recipe.hyper} for path, recipe in sorted(recipes.items())}
+    return {path: {"class": address(recipe.kind), "hyper": recipe.hyper} for path, recipe in recipes.items()}
 
 
 def _config(source: Path) -> dict[str, Any]:

@@ -187,7 +187,10 @@ class Task(ABC):
         return entropy.reshape(len(output), -1).mean(1).clamp(0, 1)
 
     def match(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Answers of :meth:`probabilities` and targets as the data has them, both as the metrics want them."""
+        """Answers of :meth:`probabilities` and targets as the data has them, both as the metrics want them: ``[N, ...]``.
+
+        Rows stay rows, since intervals draw rows; what a row lacks is marked in the target, for metrics that ignore it.
+        """
         return probabilities, target
 
     def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:

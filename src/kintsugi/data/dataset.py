@@ -355,8 +355,8 @@ class Dataset(Data):
         digest.update(repr(self.damage).encode())
         if self._reference.rows is not None:  # other rows say how large a damage in training is
             digest.update(b"reference" + self._reference.rows.numpy().tobytes())
-        if self._order:
-            digest.update(self._order.encode())
+        if self._untold:
+            digest.update(self._untold.encode())
         return digest.hexdigest()[:16]
 
     @property
@@ -377,12 +377,16 @@ class Dataset(Data):
         return tuple(change for change in self.changes if isinstance(change, _Hiding))
 
     @property
-    def _order(self) -> str:
-        """The order of changes where it matters and nothing else tells it: what damages steps may move or mix them, so it
-        leaves other rows after some steps were hidden than before. Empty: it does not matter."""
+    def _untold(self) -> str:
+        """What nothing else tells: the order of changes where it matters, and which of several holes are kept as truth.
+
+        What damages steps may move or mix them, so it leaves other rows after some steps were hidden than before. Empty: there
+        is nothing to tell, as of most data, whose fingerprint is that of version 0.1.0.
+        """
         units = [change.unit if isinstance(change, _Hiding) else "damage" for change in self.changes]
-        matters = "step" in units and "damage" in units[units.index("step") :]
-        return ", ".join(units) if matters else ""
+        keeps = [f"{hiding.unit} {hiding.keep}" for hiding in self._hidden]
+        order = units if "step" in units and "damage" in units[units.index("step") :] else []
+        return ", ".join(order + (keeps if len({hiding.keep for hiding in self._hidden}) > 1 else []))
 
     @property
     def condition(self) -> str:

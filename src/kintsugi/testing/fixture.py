@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
@@ -14,57 +15,64 @@ from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import build_ablation, build_pipeline
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.schema import Modality, Schema, Task
-from kintsugi.data.dataset import Dataset, TensorSource
-from kintsugi.tasks import Classification, Multilabel, Regression
-from kintsugi.training.sampling import generator
+from kintsugi.testing.shelf import SHELF
+from kintsugi.testing.toys import toy
 from kintsugi.training.trainer import Trainer
 
-
-def toy(task: str = "classification", rows: int = 480, modalities: int = 3, dim: int = 8, seed: int = 0) -> Dataset:
-    """Vectors around one random centre a class: each modality tells most of the label, all together nearly all of it.
-
-    The first 2/3 of the rows are for training, then 1/6 each for validation and test, as ``split()`` gives them.
-    """
-    noise = generator("toy", seed)
-    label = torch.arange(rows) % 4
-    label = label[torch.randperm(rows, generator=noise)]
-    centres = torch.randn(modalities, 4, dim, generator=noise)
-    inputs = {
-        f"m{i}": centres[i, label] + 1.1 * torch.randn(rows, dim, generator=noise) for i in range(modalities)
-    }  # fmt: skip
-    kinds: dict[str, tuple[Task, Tensor]] = {
-        "classification": (Classification(("a", "b", "c", "d")), label),
-        "multilabel": (Multilabel(("low", "odd")), torch.stack([label < 2, label % 2 == 1], 1).float()),
-        "regression": (Regression(("value",), (1.5,), (1.1,), (0.5, 1.5, 2.5)), label.float()),
-    }
-    chosen, target = kinds[task]
-    names = tuple(inputs)
-    schema = Schema(tuple(Modality(name, "vector", (dim,)) for name in names), chosen)
-    present = torch.ones(rows, modalities, dtype=torch.bool)
-    source = TensorSource(schema, Batch(names, inputs, present, torch.arange(rows), target), "toy")
-    parts = torch.arange(rows).split([rows * 2 // 3, rows // 6, rows - rows * 2 // 3 - rows // 6])
-    source.split = dict(zip(("train", "val", "test"), parts, strict=True))
-    return Dataset(source)
+__all__ = ["Fixture", "toy"]
 
 
 @dataclass
 class Fixture:
-    """What a method's ``mechanism`` gets: a method class, with its mechanism on or ablated, and data to try it on."""
+    """What the claims of a method get: its class, with its mechanism on or ablated, and data to try it on.
+
+    Args:
+        method: the class. ablated: without its mechanism.
+        epochs: of training. hyper: arguments of the method. seed: of its weights and of training.
+        task: key; default: the first of the card.
+        kind, holes, correlated, rows: of the data, as in :func:`~kintsugi.testing.toys.toy`; 480 complete rows of vectors.
+        modalities: how many; default: three, or as near to that as the card allows.
+    """
 
     method: type[Component]
     ablated: bool = False
     epochs: int = 12
     hyper: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    task: str | None = None
+    kind: str = "vector"
+    holes: float = 0.0
+    correlated: bool = False
+    modalities: int | None = None
+    rows: int = 480
 
     def __post_init__(self) -> None:
         card: Card = self.method.card
-        task = next(t for t in ("classification", "multilabel", "regression") if t in card.tasks)
         least, most = card.modalities
-        self.data = toy(task, modalities=min(3, most or 3) if least <= 3 else least)
-        self.splits = Splits(*self.data.split())
+        if self.task is None:
+            self.task = card.tasks[0]
+        if self.modalities is None:
+            self.modalities = min(3, most or 3) if least <= 3 else least
+        self.data = toy(
+            self.task, self.rows, self.modalities, kind=self.kind, holes=self.holes, correlated=self.correlated
+        )
+        self.splits = self._own_splits = Splits(*self.data.split())
         self.schema = self.data.schema
+
+    def world(
+        self, *, kind: str = "vector", holes: float = 0.0, correlated: bool = False, task: str | None = None,
+        modalities: int | None = None, rows: int = 480,
+    ) -> Fixture:  # fmt: skip
+        """The same method with other data: a fixture of its own, with its own schema, splits and trainings.
+
+        Args:
+            kind, holes, correlated, rows: as in :func:`~kintsugi.testing.toys.toy`.
+            task, modalities: default: those of this fixture.
+        """
+        return replace(
+            self, kind=kind, holes=holes, correlated=correlated, rows=rows, task=task or self.task,
+            modalities=modalities or self.modalities,
+        )  # fmt: skip
 
     def pipeline(self, **hyper: Any) -> Pipeline:
         """Untrained."""
@@ -76,8 +84,21 @@ class Fixture:
             return build_pipeline(self.method, self.schema, **chosen)
 
     def trained(self, **hyper: Any) -> Pipeline:
-        """Trained on the toy's training rows."""
-        return self.train(self.pipeline(**hyper))
+        """Trained on the toy's training rows. A copy of one's own: each training is run once."""
+        if self.splits is not self._own_splits:  # rows that nobody else has
+            return self.train(self.pipeline(**hyper))
+        cls: Any = self.method
+        kept = SHELF.get(cls, self._training(hyper), lambda: self.train(self.pipeline(**hyper)))
+        return copy.deepcopy(kept)
+
+    def is_trained(self) -> bool:
+        """Was this very training run already?"""
+        cls: Any = self.method
+        return self.splits is self._own_splits and SHELF.holds(cls, self._training({}))
+
+    def _training(self, hyper: dict[str, Any]) -> Hashable:
+        world = (self.task, self.kind, self.holes, self.correlated, self.modalities, self.rows)
+        return "toy", self.ablated, self.epochs, self.seed, repr({**self.hyper, **hyper}), *world
 
     def train(self, pipeline: Pipeline) -> Pipeline:
         """This pipeline, trained on the training rows as they now are; what only training needs is still there."""
@@ -85,7 +106,7 @@ class Fixture:
         return trainer.fit(pipeline, self.splits, strip=False)
 
     def batch(self, rows: int = 32, part: str = "test") -> Batch:
-        """Complete rows."""
+        """The first rows of a part; complete ones where the world has no holes."""
         data = getattr(self.splits, part)
         batch: Batch = data.batch(torch.arange(rows))
         return batch

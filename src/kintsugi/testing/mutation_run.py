@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kintsugi.core.citations import NAME as REFERENCES
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import METHODS
 from kintsugi.testing.architecture import ROOT
 from kintsugi.testing.mutation import Mutant, Origin, Trace, mutants_of
-from kintsugi.testing.style_tools import checkout
 
 SHARED = ("components", "layers", "losses")  # folders of what methods are made of
 BASE = "core/model.py"  # the flow that every model inherits
@@ -61,14 +61,13 @@ class Bench:
     """A copy of the package that mutants of one method are made from; see :func:`bench_for`.
 
     key: of the method. folder: that holds the copy. file: of the method, as descriptions name it.
-    plugin: does it stand outside of the library? golden: folder of golden numbers, None where there is none.
+    plugin: does it stand outside of the library?
     """
 
     key: str
     folder: Path
     file: str
     plugin: bool
-    golden: Path | None
     running: set[subprocess.Popen[bytes]] = field(default_factory=set, repr=False, compare=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -112,22 +111,19 @@ def bench_for(key: str) -> Iterator[Bench]:
         shutil.copytree(ROOT, original / "kintsugi", ignore=shutil.ignore_patterns("*.parquet"))
         for large in ROOT.rglob("*.parquet"):
             (original / "kintsugi" / large.relative_to(ROOT)).symlink_to(large)
-        place = checkout()
-        golden = None if place is None else place / "tests" / "golden"
         file = text.file.name if plugin else text.file.relative_to(ROOT).as_posix()
         if plugin:
             (original / PLUGIN).mkdir()
-            for beside in (text.file, text.file.with_suffix(".golden.json"), text.file.with_name("references.bib")):
+            for beside in (text.file, text.file.with_name(REFERENCES)):
                 if beside.is_file():
                     shutil.copy(beside, original / PLUGIN)
-            golden = original / PLUGIN
-        yield Bench(METHODS[key].card.key, folder, file, plugin, golden)
+        yield Bench(METHODS[key].card.key, folder, file, plugin)
 
 
 # before any fault -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Baseline:
-    """The method without a fault: what its training goes through, and why golden numbers tell nothing ("": they do)."""
+    """The method without a fault: what its training goes through, and why there are no golden numbers ("": there are)."""
 
     trace: Trace
     no_golden: str = ""
@@ -153,8 +149,7 @@ def baseline(bench: Bench, checks: Collection[str] | None = None, measure: bool 
     found = answers["trace"]
     trace = Trace(found["lines"], found["gradients"], found["overrides"])
     golden = answers.get("golden", {"state": "none"})
-    why = {"survived": "", "none": "there are none"}.get(golden["state"], f"they moved before: {golden.get('message')}")
-    return Baseline(trace, why)
+    return Baseline(trace, "" if golden["state"] == "survived" else golden.get("message", "they were not measured"))
 
 
 def all_mutants(bench: Bench, trace: Trace) -> list[Mutant]:
@@ -274,7 +269,7 @@ def _process(
             "key": bench.key, "tree": str(tree), "columns": list(columns), "files": names, "reply": str(reply),
             "plugin": str(bench.path(tree, bench.file)) if bench.plugin else None,
             "checks": None if checks is None else sorted(checks),
-            "golden": str(tree / PLUGIN) if bench.plugin else None if bench.golden is None else str(bench.golden),
+            "golden": str(bench.folder / "golden.json"),
         }  # fmt: skip
         request.write_text(json.dumps(order), encoding="utf-8")
         status = _wait(bench, tree, request, errors, seconds)

@@ -1,13 +1,15 @@
-"""The small data that promises are tried on, and pipelines that were trained on it."""
+"""The small data that promises are tried on, and pipelines that were trained on it, each training run once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
@@ -16,81 +18,108 @@ from kintsugi.core.data import Splits
 from kintsugi.core.methods import build_ablation, build_pipeline
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
-from kintsugi.core.schema import Modality, Schema
+from kintsugi.core.schema import Schema
 from kintsugi.data.dataset import Dataset, TensorSource
-from kintsugi.tasks import Classification, Multilabel, Regression
 from kintsugi.testing.fixture import Fixture
-from kintsugi.training.sampling import generator
+from kintsugi.testing.shelf import SHELF
+from kintsugi.testing.toys import LARGEST, MIXED, ROWS, mixed
+from kintsugi.training.stage_run import Losses
 from kintsugi.training.trainer import Trainer
 
-ROWS = 144
+__all__ = [
+    "ROWS", "Run", "ask", "build", "data_for", "everything", "experienced", "fitted", "mixed", "run_of", "same", "subsets",
+    "tasks_of", "train",
+]  # fmt: skip
+
+HIDING = ("mcar(0.1)", "steps(0.1)", "labels(0.1)")  # slots, steps and labels; what has no steps keeps them
+FEWER = 72  # training rows of a second fit, of 96
+
+# What a run is trained on: the table as it is; the same again; the same with other things in absent slots and unseen steps
+# ("poison"), under what with_missing hides ("hidden"), or both; fewer rows of it.
+Variant = Literal["plain", "again", "poison", "hidden", "both", "fewer"]
 
 
-@cache
-def mixed(task: str, absent: float = 0.0, poison: bool = False, modalities: int = 3) -> Dataset:
-    """Image, text with padding, table with unseen cells, vector: the first ``modalities`` of them, some slots absent.
+# data -------------------------------------------------------------------------------------------------------------------
+def tasks_of(cls: type[Component]) -> tuple[str, ...]:
+    """Keys of the tasks that a method says it solves."""
+    card: Card = cls.card
+    return card.tasks
 
-    ``poison``: NaN (or ids out of range) wherever nothing may be read: absent slots and unseen cells.
+
+def data_for(cls: type[Component], task: str | None = None, **options: Any) -> Dataset:
+    """Mixed data for one of the card's tasks (default: the first), with as many modalities as the card allows.
+
+    For the first task these are image, text, table and series, for others table, series and vector.
     """
-    noise = generator("mixed")
-    label = torch.arange(ROWS) % 3
-    image = 0.5 * torch.rand(ROWS, 1, 8, 8, generator=noise)
-    image[torch.arange(ROWS), 0, label] += 0.5
-    text = torch.randint(1, 200, (ROWS, 16), generator=noise)
-    text[:, 0] = 30 + label
-    length = torch.randint(4, 17, (ROWS,), generator=noise)
-    cells = torch.randn(ROWS, 4, generator=noise) + label[:, None]
-    cells[:, 3] = label + 1.0
-    seen = torch.rand(ROWS, 4, generator=noise) > 0.2
-    seen[:, 0] = True
-    inputs = {
-        "image": image,
-        "text": text,
-        "table": cells,
-        "vector": torch.randn(ROWS, 5, generator=noise) + label[:, None],
-    }
-    mask = {"text": torch.arange(16) < length[:, None], "table": seen}
-    kinds = (
-        Modality("image", "image", (1, 8, 8)),
-        Modality("text", "text", (16,), vocab=257),
-        Modality("table", "tabular", (4,), categories=(0, 0, 0, 3)),
-        Modality("vector", "vector", (5,)),
-    )[:modalities]
-    tasks = {
-        "classification": (Classification(("a", "b", "c")), label),
-        "multilabel": (Multilabel(("x", "y")), torch.stack([label > 0, label > 1], 1).float()),
-        "regression": (Regression(("v",), (1.0,), (0.8,), (0.5, 1.5)), label.float()),
-    }
-    chosen, target = tasks[task]
-    names = tuple(m.name for m in kinds)
-    present = torch.rand(ROWS, 4, generator=noise)[:, : len(names)] >= absent
-    present[:, 0] |= ~present.any(1)
-    present[:12] = True
-    inputs = {name: inputs[name].clone() for name in names}
-    mask = {name: m.clone() for name, m in mask.items() if name in names}
-    for column, name in enumerate(names):
-        x, gone = inputs[name], ~present[:, column]
-        x[gone] = (10**6 if name == "text" else torch.nan) if poison else 0
-        if name in mask:
-            unseen = ~mask[name] & present[:, column, None]
-            x[unseen] = (10**6 if name == "text" else torch.nan) if poison and name == "table" else 0
-            mask[name] &= present[:, column, None]
-    source = TensorSource(
-        Schema(kinds, chosen), Batch(names, inputs, present, torch.arange(ROWS), target, mask=mask), "mixed"
-    )
-    source._fingerprint = f"mixed-{task}-{absent}"  # the poison is not to be seen by anything
-    parts = torch.arange(ROWS).split([ROWS * 2 // 3, ROWS // 6, ROWS // 6])
-    source.split = dict(zip(("train", "val", "test"), parts, strict=True))
+    card: Card = cls.card
+    least, most = card.modalities
+    task = task or card.tasks[0]
+    if task == card.tasks[0]:
+        return mixed(task, modalities=max(least, min(4, most or 4)), **options)
+    count = max(least, min(3, most or 3))
+    return mixed(task, kinds=tuple(sorted(MIXED[-count:], key=MIXED.index)), **options)
+
+
+def _hidden(data: Dataset) -> Dataset:
+    """Less to see: a tenth of the slots, steps and labels."""
+    from kintsugi.imperfect import parse_mechanism
+
+    stepped = bool(everything(data).mask)
+    chosen = [text for text in HIDING if stepped or not text.startswith("steps")]
+    for seed, text in enumerate(chosen):
+        data = data.with_missing(parse_mechanism(text), seed=seed)
+    return data
+
+
+def table_of(cls: type[Component], task: str, poisoned: bool = False, other: bool = False) -> Dataset:
+    """Mixed data with holes of its own, of which with_missing hides some more.
+
+    Args:
+        cls: a method. task: key.
+        poisoned: NaN, or ids out of range, stand in absent slots and unseen cells.
+        other: other values, and other labels, stand under what is hidden.
+    """
+    data = data_for(cls, task, absent=0.15, poison=poisoned)
+    shown = _hidden(data)
+    return _hidden(_with_other_values(data, everything(shown))) if other else shown
+
+
+def _with_other_values(data: Dataset, shown: Batch) -> Dataset:
+    """The same data, but for what ``shown`` does not show: values and labels of other rows, moved away."""
+    whole = everything(data)
+    inputs = {}
+    for column, name in enumerate(whole.names):
+        x = whole.inputs[name]
+        hidden = whole.present[:, column] & ~shown.present[:, column]
+        gone = hidden.view(-1, *[1] * (x.ndim - 1)).expand_as(x)
+        if name in whole.mask:
+            steps = whole.mask[name] & ~shown.mask[name]
+            gone = gone | steps.view(*steps.shape, *[1] * (x.ndim - 2)).expand_as(x)
+        elsewhere = x.roll(1, 0)
+        moved = elsewhere * 0.5 + 7.0 if x.is_floating_point() else elsewhere.clamp(max=LARGEST) % 200 + 1
+        usable = torch.where(torch.isfinite(moved), moved, 7.0) if x.is_floating_point() else moved
+        inputs[name] = torch.where(gone, usable, x)
+    target, labelled = whole.target, shown.target_present
+    if target is not None and labelled is not None:
+        target = torch.where(labelled.view(-1, *[1] * (target.ndim - 1)), target, target.roll(1, 0))
+    source = TensorSource(data.schema, replace(whole, inputs=inputs, target=target), data.name)
+    source._fingerprint = data.source.fingerprint  # what is hidden is not to be seen by anything
+    source.split = data.source.split
     return Dataset(source)
 
 
-def data_for(cls: type[Component], **options: Any) -> Dataset:
-    """The mixed data in the task and number of modalities that the card allows."""
-    card: Card = cls.card
-    task = next(t for t in ("classification", "multilabel", "regression") if t in card.tasks)
-    return mixed(task, modalities=min(3, card.modalities[1] or 3), **options)
+def everything(data: Dataset) -> Batch:
+    """All rows in one batch."""
+    return data.batch(torch.arange(len(data)))
 
 
+def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every non-empty subset."""
+    for size in range(1, len(names) + 1):
+        yield from combinations(names, size)
+
+
+# training ---------------------------------------------------------------------------------------------------------------
 def train(pipeline: Pipeline, data: Dataset, epochs: int = 1, **options: Any) -> Trainer:
     """A short fit; the trainer with its history is returned."""
     trainer = Trainer(epochs=epochs, batch_size=48, progress=False, **options)
@@ -106,43 +135,119 @@ def build(cls: type[Component], schema: Schema, ablated: bool = False, **hyper: 
         return build_ablation(cls, schema, **hyper) if ablated else build_pipeline(cls, schema, **hyper)
 
 
-def fitted(cls: type[Component], ablated: bool = False) -> Pipeline:
-    """Trained for one epoch on mixed data with holes; the same one for every promise."""
+class Reach:
+    """Notes which losses reach parameters, and which parameters of a pipeline are reached.
+
+    pipeline: untrained; its parameters are held on to, since a training may let go of some.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.reached: dict[tuple[str, str], bool] = {}
+        self.touched: set[int] = set()
+        self.trainable = {name: p for name, p in pipeline.named_parameters() if p.requires_grad}
+        self.rare: list[str] = []
+        self.idle_patterns: list[str] = []
+        for path, component in pipeline.named_components():
+            for pattern in component.rare:
+                matched = [f"{path}.{n}" for n, _ in component.named_parameters() if fnmatchcase(n, pattern)]
+                self.rare += matched
+                self.idle_patterns += [f"{pattern!r} of {type(component).__name__}"] * (not matched)
+
+    def __call__(self, seen: Losses) -> None:
+        for name, loss in seen.losses.items():
+            hit = _reached(loss, seen.moving)
+            key = (seen.stage.name, name)
+            self.reached[key] = self.reached.get(key, False) or bool(hit)
+            self.touched |= hit
+
+    @property
+    def idle(self) -> list[str]:
+        """Losses that reach no parameter."""
+        return [f"{name} of stage {stage}" for (stage, name), hit in self.reached.items() if not hit]
+
+    @property
+    def still(self) -> list[str]:
+        """Trainable parameters that no loss reaches, but for those that few rows reach."""
+        return [name for name, p in self.trainable.items() if id(p) not in self.touched and name not in self.rare]
+
+
+def _reached(loss: Tensor, moving: list[nn.Parameter]) -> set[int]:
+    if not loss.requires_grad:
+        return set()
+    grads = torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True)
+    return {id(p) for p, g in zip(moving, grads, strict=True) if g is not None and bool(g.any())}
+
+
+@dataclass
+class Run:
+    """A short training on mixed data with holes, and what can be said of it.
+
+    pipeline: trained, without what answers do not need; data: what it was trained on; history: of the trainer.
+    reach: which losses reached which parameters; only of the plain table.
+    """
+
+    pipeline: Pipeline
+    data: Dataset
+    history: list[dict[str, Any]]
+    reach: Reach | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, name: str, make: Callable[[], Any]) -> Any:
+        """Something that several promises ask of this run, worked out once."""
+        if name not in self.notes:
+            self.notes[name] = make()
+        return self.notes[name]
+
+
+def run_of(cls: type[Component], task: str | None = None, ablated: bool = False, variant: Variant = "plain") -> Run:
+    """The run of a method, or of its ablation, on a variant of its data; each is run once."""
+    task = task or tasks_of(cls)[0]
     hashable: Any = cls  # which a type checker doubts of modules
-    return _fitted(hashable, ablated)
+    return SHELF.get(hashable, ("mixed", task, ablated, variant), lambda: _run(cls, task, ablated, variant))
 
 
-@cache
-def _fitted(cls: Any, ablated: bool) -> Pipeline:
-    data = data_for(cls, absent=0.3)
+def _run(cls: type[Component], task: str, ablated: bool, variant: Variant) -> Run:
+    data = table_of(cls, task, variant in ("poison", "both"), variant in ("hidden", "both"))
     pipeline = build(cls, data.schema, ablated)
-    train(pipeline, data)
-    return pipeline
+    trainer = Trainer(epochs=1, batch_size=48, progress=False)
+    reach = Reach(pipeline) if variant == "plain" and cls.card.gradient else None
+    if reach is not None:
+        trainer.observers.append(reach)
+    train_rows, val, test = data.split()
+    if variant == "fewer":
+        train_rows = train_rows.subset(torch.arange(FEWER))
+    trainer.fit(pipeline, Splits(train_rows, val, test))
+    return Run(pipeline, data, trainer.history, reach)
 
 
+def fitted(cls: type[Component], ablated: bool = False, task: str | None = None) -> Pipeline:
+    """Trained for one epoch on mixed data with holes; the same one for every promise."""
+    return run_of(cls, task, ablated).pipeline
+
+
+def experienced(cls: type[Component], ablated: bool = False, task: str | None = None, epochs: int = 12) -> Pipeline:
+    """Trained on the toy of :class:`~kintsugi.testing.fixture.Fixture`, with 12 epochs long enough to have learned it."""
+    return Fixture(cls, ablated, epochs, task=task).trained()
+
+
+# answers ----------------------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def ask(pipeline: Pipeline, batch: Batch) -> Prediction:
-    """An answer in evaluation mode."""
-    return pipeline.eval()(batch)
+    """An answer in evaluation mode; of a pipeline that adapts, from its calibrated state, to which it is led back."""
+    pipeline.eval()
+    if not pipeline.adapts:
+        answer: Prediction = pipeline(batch)
+        return answer
+    pipeline.reset()
+    answer = pipeline(batch)
+    pipeline.reset()
+    return answer
 
 
-def everything(data: Dataset) -> Batch:
-    """All rows in one batch."""
-    return data.batch(torch.arange(len(data)))
-
-
-def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Every non-empty subset."""
-    for size in range(1, len(names) + 1):
-        yield from combinations(names, size)
-
-
-def experienced(cls: type[Component], ablated: bool = False) -> Pipeline:
-    """Trained on the toy of :class:`~kintsugi.testing.fixture.Fixture`, long enough to have learned it."""
-    hashable: Any = cls
-    return _experienced(hashable, ablated)
-
-
-@cache
-def _experienced(cls: Any, ablated: bool) -> Pipeline:
-    return Fixture(cls, ablated).trained()
+def same(one: Tensor, other: Tensor) -> bool:
+    """Equal bit for bit; NaN equals NaN."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    return bool(((one == other) | (torch.isnan(one) & torch.isnan(other))).all())

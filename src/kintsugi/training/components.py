@@ -10,7 +10,7 @@ from kintsugi.core.component import Component
 from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import UnknownName
 from kintsugi.core.inventory import names_held
-from kintsugi.core.methods import METHODS
+from kintsugi.core.methods import COMPONENTS, METHODS
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.registry import Registry
@@ -20,7 +20,7 @@ from kintsugi.imperfect.components import components_of
 from kintsugi.imperfect.published import SETTINGS
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
-    "encoder": ENCODERS, "operator": OPERATORS, "mechanism": MECHANISMS, "task": TASKS,
+    "component": COMPONENTS, "encoder": ENCODERS, "operator": OPERATORS, "mechanism": MECHANISMS, "task": TASKS,
 }  # fmt: skip
 WHOLE = ("training", "reading", "evaluation")  # what is registered nowhere; see kintsugi.core.versions
 
