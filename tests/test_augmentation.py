@@ -17,7 +17,6 @@ from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.prediction import Step
 from kintsugi.core.schema import KINDS, Modality, Schema
 from kintsugi.core.store import load, save
 from kintsugi.data.dataset import Dataset
@@ -67,7 +66,7 @@ def test_a_share_of_each_modality_is_damaged_at_all_levels(share: float) -> None
     data = splits(3000)
     part, batch = prepared(data, share=share, severity=4), everything(data.train)
     before = batch.map(torch.clone)
-    after = part.damaged(batch)
+    after = part.augment(batch)
     assert after.severity is None
     assert after.truth is not None
     level = after.truth.severity
@@ -91,21 +90,21 @@ def test_a_share_of_each_modality_is_damaged_at_all_levels(share: float) -> None
 def test_draws_belong_to_a_row_and_an_epoch() -> None:
     data = splits()
     part, batch = prepared(data), everything(data.train)
-    first = part.damaged(batch)
+    first = part.augment(batch)
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
-    parts = [part.damaged(batch.rows(rows)) for rows in order.split(33)]
+    parts = [part.augment(batch.rows(rows)) for rows in order.split(33)]
     assert torch.equal(torch.cat([p.inputs["m1"] for p in parts]), first.inputs["m1"][order])
     part.clock.epoch = 1
-    second = part.damaged(batch)
+    second = part.augment(batch)
     assert first.truth is not None
     assert second.truth is not None
     assert torch.equal(second.truth.inputs["m1"], first.truth.inputs["m1"])
     assert not torch.equal(second.truth.severity, first.truth.severity)  # type: ignore[arg-type]
     part.clock.stage = "another"
-    assert not torch.equal(part.damaged(batch).truth.severity, second.truth.severity)  # type: ignore[arg-type, union-attr]
+    assert not torch.equal(part.augment(batch).truth.severity, second.truth.severity)  # type: ignore[arg-type, union-attr]
     part.clock.stage, part.clock.epoch = "", 0
-    assert torch.equal(part.damaged(batch).inputs["m1"], first.inputs["m1"])
-    other = prepared(data, draws=1).damaged(batch)
+    assert torch.equal(part.augment(batch).inputs["m1"], first.inputs["m1"])
+    other = prepared(data, draws=1).augment(batch)
     assert not torch.equal(other.inputs["m1"], first.inputs["m1"])
 
 
@@ -113,7 +112,7 @@ def test_truth_keeps_what_a_view_dropped_and_dropped_slots_are_not_damaged() -> 
     data = splits(rate=0.2)
     part, batch = prepared(data, share=1.0), everything(data.train)
     keep = torch.tensor([True, False, True])
-    after = part.damaged(batch.view(keep))
+    after = part.augment(batch.view(keep))
     assert after.truth is not None
     assert torch.equal(after.truth.present, batch.present)
     assert torch.equal(after.present, batch.present & keep)
@@ -123,19 +122,18 @@ def test_truth_keeps_what_a_view_dropped_and_dropped_slots_are_not_damaged() -> 
     assert torch.equal(after.dropped().inputs["m0"], batch.inputs["m0"]), "what was dropped is remembered clean"
 
 
-def test_the_step_is_that_of_the_host_on_damaged_rows() -> None:
+def test_the_model_is_trained_on_the_damaged_rows() -> None:
     data = splits()
-    part, batch = prepared(data), everything(data.train)
-    asked: list[Batch] = []
-
-    def inner(batch: Batch, side: Batch | None = None) -> Step:
-        asked.append(batch)
-        return Step({"task": torch.zeros(())})
-
-    assert part.step(batch, inner).losses.keys() == {"task"}
-    assert torch.equal(asked[0].inputs["m0"], part.damaged(batch).inputs["m0"])
+    pipeline = build(data.train.schema)
+    part, batch = strategy(pipeline), everything(data.train)
+    part.prepare(data, pipeline.model.stages()[0])
+    trained_on: list[Batch] = []
+    hook = pipeline.model.register_forward_pre_hook(lambda module, args: trained_on.append(args[0]))
+    assert pipeline.training_step(batch).losses.keys() == {"task"}
+    hook.remove()
+    assert torch.equal(trained_on[0].inputs["m0"], part.augment(batch).inputs["m0"])
     off = prepared(data, share=0.0)
-    same = off.damaged(batch)
+    same = off.augment(batch)
     assert all(same.inputs[name] is batch.inputs[name] for name in batch.names)
 
 
@@ -145,7 +143,7 @@ def test_every_kind_of_modality_has_its_noise() -> None:
     assert set(NOISE) <= set(KINDS)
     assert all(OPERATORS[operator].kind == kind for kind, operator in NOISE.items())
     batch = everything(data)
-    after = part.damaged(batch)
+    after = part.augment(batch)
     assert after.truth is not None
     changed = torch.stack([_differs(after, batch, name) for name in batch.names], 1)
     assert after.truth.severity is not None
@@ -163,7 +161,7 @@ def _differs(after: Batch, before: Batch, name: str) -> Tensor:
 def test_a_corruption_of_ones_own_is_used_at_all_levels_below_its_own() -> None:
     data = splits(3000)
     part = prepared(data, corruption="feature_noise(m0, 2) + feature_noise(m2, 5)", share=1.0, severity=3)
-    level = part.damaged(everything(data.train)).truth.severity  # type: ignore[union-attr]
+    level = part.augment(everything(data.train)).truth.severity  # type: ignore[union-attr]
     assert level is not None
     assert [sorted(set(level[:, column].tolist())) for column in range(3)] == [[1, 2], [0], [1, 2, 3]]
 
@@ -194,7 +192,7 @@ def test_arguments_that_make_no_sense() -> None:
             build(schema, severity=severity)
     part = strategy(build(schema))
     with pytest.raises(ConfigError, match=r"there is no plan; it is made by Trainer.fit"):
-        part.damaged(everything(splits().train))
+        part.augment(everything(splits().train))
     film = Schema((Modality("film", "video", (4, 1, 8, 8)),), Classification(["x", "y"]))
     with pytest.raises(ConfigError, match="there is no noise for video"):
         CorruptionAugmentation(film)
@@ -218,19 +216,21 @@ def test_epochs_of_a_fit_differ_and_the_plan_is_let_go() -> None:
             seen.setdefault(pipeline.model.clock.epoch, []).append((args[0].index, args[0].inputs["m0"]))
 
     hook = pipeline.model.register_forward_pre_hook(note)
+    trained = strategy(pipeline)
     fit(pipeline, data, 3)
     hook.remove()
     made = [torch.cat([x for _, x in one])[torch.cat([i for i, _ in one]).argsort()] for one in seen.values()]
     assert len(made) == 3
     assert all(float(torch.ne(a, b).double().mean()) > 0.5 for a, b in ((made[0], made[1]), (made[1], made[2])))
-    assert strategy(pipeline).__dict__["planned"] is None
+    assert trained.__dict__["planned"] is None
+    assert len(pipeline.strategies) == 0, "it is served too"
 
 
 def accuracy(pipeline: Pipeline, data: Any, spec: str | None = None) -> float:
     batch = everything(data if spec is None else data.with_corruption(parse_corruption(spec), seed=11))
     with torch.no_grad():
         assert batch.target is not None
-        return float((pipeline.eval().answer(batch).output.argmax(1) == batch.target).float().mean())
+        return float((pipeline.eval()(batch).output.argmax(1) == batch.target).float().mean())
 
 
 def test_what_was_trained_under_damage_answers_better_under_damage() -> None:
@@ -269,13 +269,16 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
 def test_it_is_saved_with_its_arguments(tmp_path: Path) -> None:
     data = splits()
     pipeline = build(data.train.schema, corruption="sometimes(feature_noise(m0, 4), share=0.5)", share=0.8, draws=3)
+    trained = strategy(pipeline)
     fit(pipeline, data, 1)
     save(pipeline, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "model.json").read_text())
-    assert config["parts"]["strategies.0"]["hyper"]["share"] == 0.8
+    assert set(config["parts"]) == {"model"}
+    assert config["training"]["strategies.0"]["hyper"]["share"] == 0.8
     again, _ = load(tmp_path / "model")
-    assert strategy(again).hyper == strategy(pipeline).hyper
-    assert strategy(again).distortion == strategy(pipeline).distortion
+    again.begin_training()
+    assert strategy(again).hyper == trained.hyper
+    assert strategy(again).distortion == trained.distortion
     batch = everything(data.test)
     with torch.no_grad():
         assert torch.equal(again(batch).output, pipeline(batch).output)

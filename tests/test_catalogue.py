@@ -33,7 +33,7 @@ from kintsugi.core import Card, Model, register
         imperfection=("missing at test",),  # a comment with (brackets
         faithful=("a text with ) and \\"quotes\\"", """and
             another"""),
-        check="it is there",
+        claims=("it is there",),
         premise="none",
         confidence="low",{more}
     )
@@ -96,7 +96,7 @@ def test_several_cards_in_one_file_are_found(home: Path, catalogue: Read) -> Non
     text += (
         '\n\nTWIN = kg.variant(\n    kg.Card(key="three", name="T", leaf="general", imperfection=("missing at test",), '
     )
-    text += 'faithful=("all",), check="c", premise="p", confidence="low", formerly=("old",)), of=Mine, dim=4)\n'
+    text += 'faithful=("all",), claims=("c",), premise="p", confidence="low", formerly=("old",)), of=Mine, dim=4)\n'
     file = home / "several.py"
     file.write_text(text)
     assert [found.card.key for found in read_cards(file, "m")] == ["one", "two", "three"]
@@ -411,7 +411,7 @@ def test_a_plugin_registers_its_methods(tmp_path: Path) -> None:
         (good("mine") + "\ndef broken(:\n", "cannot be used: SyntaxError in line"),
         (good("mine", "\n        premis='x',"), "'premis'; did you mean 'premise'"),
         (good("mine", "\n        cost=str(1),"), "cost is no literal"),
-        (good("mine").replace("class Mine(Model):", "def mine(lr=1):\n    ...\n\nclass Mine:"), "cannot be used"),
+        (good("mine").replace("class Mine(Model):", "def mine(lr=1):\n    ...\n\nclass Mine:"), "has to be a class made from Model"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_leaves_nothing(tmp_path: Path, text: str | None, message: str) -> None:
@@ -502,8 +502,8 @@ def test_two_plugins_of_one_name_or_key_are_refused(tmp_path: Path) -> None:
 def test_a_class_cannot_take_the_key_of_a_method_that_was_not_imported_yet(tmp_path: Path) -> None:
     code = (
         "import kintsugi as kg\n"
-        "card = kg.Card(key='mmin', name='M', leaf='general', imperfection=('missing at test',), faithful=('a',), check='c',\n"
-        "               premise='p', confidence='low')\n"
+        "card = kg.Card(key='mmin', name='M', leaf='general', imperfection=('missing at test',), faithful=('a',),\n"
+        "               claims=('c',), premise='p', confidence='low')\n"
         "try:\n    kg.register(card)(type('Mine', (kg.Model,), {}))\n"
         "except kg.KintsugiError as error:\n    print(error)\nelse:\n    print('taken')"
     )
@@ -615,7 +615,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def raise_version(key: str, monkeypatch: pytest.MonkeyPatch, version: int = 2) -> None:
+def raise_version(key: str, monkeypatch: pytest.MonkeyPatch, version: int = 9) -> None:
     from dataclasses import replace
 
     monkeypatch.setattr(METHODS[key], "card", replace(METHODS[key].card, version=version))
@@ -624,7 +624,8 @@ def raise_version(key: str, monkeypatch: pytest.MonkeyPatch, version: int = 2) -
 def test_a_saved_model_names_the_versions_of_its_parts(saved: Path) -> None:
     config = json.loads((saved / "model.json").read_text())
     assert config["versions"] == {
-        "encoder image": 1, "encoder tabular": 1, "encoder text": 1, "method mmin": 1, "task classification": 1,
+        "encoder image": 1, "encoder tabular": 1, "encoder text": 1, "method mmin": METHODS.card("mmin").version,
+        "task classification": 1,
     }  # fmt: skip
     assert config["kintsugi"] == kg.__version__
 
@@ -641,8 +642,8 @@ def test_a_model_under_a_key_of_before_keeps_its_version(saved: Path, monkeypatc
     monkeypatch.setattr(METHODS._looked(), "entries", entries)
     monkeypatch.setattr(METHODS, "_classes", {"mmin_new": cls})
     load(saved)
-    monkeypatch.setattr(cls, "card", replace(renamed, version=2))
-    with pytest.raises(ModelFileError, match="with version 1 of method mmin, and here is version 2"):
+    monkeypatch.setattr(cls, "card", replace(renamed, version=9))
+    with pytest.raises(ModelFileError, match=f"with version {card.version} of method mmin, and here is version 9"):
         load(saved)
 
 
@@ -663,7 +664,7 @@ def test_a_model_of_another_version_of_its_method_is_refused(saved: Path, monkey
 
     raise_version("mmin", monkeypatch)
     with pytest.raises(
-        ModelFileError, match=r"with version 1 of method mmin, and here is version 2.*kintsugi 0\S+ reads it"
+        ModelFileError, match=r"with version \d of method mmin, and here is version 9.*kintsugi 0\S+ reads it"
     ):
         load(saved)
 
@@ -671,10 +672,11 @@ def test_a_model_of_another_version_of_its_method_is_refused(saved: Path, monkey
 def test_a_model_of_another_version_is_read_by_code_that_says_how(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kintsugi.core.store import load
 
+    then = METHODS.card("mmin").version
     raise_version("mmin", monkeypatch)
     monkeypatch.setattr(
         METHODS["mmin"], "arguments_of_version",
-        classmethod(lambda cls, version, hyper: {**hyper, "w_forward": 7.0} if version == 1 else None),
+        classmethod(lambda cls, version, hyper: {**hyper, "w_forward": 7.0} if version == then else None),
     )  # fmt: skip
     model = load(saved)[0].model
     assert (model.w_forward, len(model.forward_imagination.down)) == (7.0, 2)
@@ -755,8 +757,8 @@ def test_a_model_that_is_made_during_training_takes_the_user_s_encoder() -> None
     with torch.random.fork_rng(devices=[]):
         pipeline = kg.methods.create("mean_fusion", train.schema, encoders={"m1": own})
         pipeline.strategies.append(Late(train.schema))
-        pipeline._attach()
-        kg.Trainer(epochs=1, progress=False).fit(pipeline, kg.Splits(train, val, test))
+        pipeline.attach()
+        kg.Trainer(epochs=1, progress=False).fit(pipeline, kg.Splits(train, val, test), strip=False)
     encoder = pipeline.strategies[0].teacher.encoders["m1"]
     assert isinstance(encoder, UserEncoder)
     assert torch.equal(encoder.module.weight, own.weight)

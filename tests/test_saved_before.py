@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def predicted(model: Any) -> Tensor:
     return torch.from_numpy(np.asarray(values)).float()
 
 
+def superseded(key: str) -> str | None:
+    """The method, of those that its served components belong to, that answers otherwise today; None: there is none."""
+    config = json.loads((BEFORE / f"models/{key}/model.json").read_text(encoding="utf-8"))
+    served = [saved["class"] for path, saved in config["parts"].items() if not path.startswith("strategies.")]
+    methods = [address.partition(".")[0] for address in served]
+    return next((method for method in methods if METHODS.card(method).version != 1), None)
+
+
+def refused(key: str, read: Callable[[Path], Any]) -> bool:
+    """Is it of a version that is no more? Then it is refused, in words that name both versions and who reads it."""
+    method = superseded(key)
+    if method is None:
+        return False
+    now = METHODS.card(method).version
+    words = rf"saved by kintsugi 0\.1\.0 with version 1 of method {method}, and here is version {now}.*kintsugi 0\.1\.0 reads it"
+    with pytest.raises(ModelFileError, match=words):
+        read(BEFORE / "models" / key)
+    return True
+
+
 # models -------------------------------------------------------------------------------------------------------------
 def test_a_model_of_every_method_that_there_was_is_here() -> None:
     assert set(MODELS) == THEN
@@ -78,6 +99,8 @@ def test_a_model_of_every_method_that_there_was_is_here() -> None:
 
 @pytest.mark.parametrize("key", [key for key in MODELS if key not in ESTIMATED])
 def test_a_model_answers_as_it_did(key: str, tmp_path: Path) -> None:
+    if refused(key, load):
+        return
     pipeline, _ = load(BEFORE / "models" / key)
     torch.testing.assert_close(ask(pipeline, inputs(pipeline)).output, answer_then(key), rtol=0, atol=1e-5)
     again, _ = load(save(pipeline, tmp_path / "again"))
@@ -86,10 +109,16 @@ def test_a_model_answers_as_it_did(key: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ESTIMATED)
 def test_an_estimator_reads_records_and_answers_as_it_did(key: str, tmp_path: Path) -> None:
+    if refused(key, kg.load):
+        return
     model = kg.load(BEFORE / "models" / key)
     torch.testing.assert_close(predicted(model), answer_then(key), rtol=0, atol=1e-5)
     again = kg.load(model.save(tmp_path / "again"))
     torch.testing.assert_close(predicted(again), answer_then(key), rtol=0, atol=1e-5)
+
+
+def test_some_models_are_still_read() -> None:
+    assert {key for key in MODELS if superseded(key) is None} >= {"mean_fusion", "corruption_augmentation"}
 
 
 def test_old_answers_differ_between_rows_so_that_they_can_be_wrong() -> None:
@@ -102,17 +131,10 @@ def test_the_seed_of_an_old_augmentation_is_kept() -> None:
     (path,) = [path for path, part in saved["parts"].items() if part["class"] == "corruption_augmentation"]
     assert saved["parts"][path]["hyper"]["seed"] == 3
     pipeline, _ = load(BEFORE / "models/corruption_augmentation")
-    part = dict(pipeline.named_components())[path]
-    assert 3 in part.hyper.values()
-    assert part.hyper.keys() - saved["parts"][path]["hyper"].keys() <= {"draws"}
-
-
-def test_helper_parts_are_found_under_their_old_addresses() -> None:
-    saved = json.loads((BEFORE / "models/kd_mm/model.json").read_text())
-    addresses = {part["class"] for part in saved["parts"].values()}
-    assert {"kd_mm", "kd_mm.Concat", "kd_mm.FallBack"} == addresses
-    pipeline, _ = load(BEFORE / "models/kd_mm")
-    assert {path for path, _ in pipeline.named_components()} == saved["parts"].keys()
+    assert len(pipeline.strategies) == 0, "no strategy is served"
+    recipe = pipeline.recipes[path]
+    assert recipe.kind is METHODS["corruption_augmentation"]
+    assert recipe.hyper == {"draws": 3}
 
 
 def test_a_later_version_of_a_method_does_not_answer_in_the_place_of_an_old_one(
@@ -120,7 +142,7 @@ def test_a_later_version_of_a_method_does_not_answer_in_the_place_of_an_old_one(
 ) -> None:
     from dataclasses import replace
 
-    monkeypatch.setattr(METHODS["mmin"], "card", replace(METHODS["mmin"].card, version=2))
+    monkeypatch.setattr(METHODS["mmin"], "card", replace(METHODS["mmin"].card, version=7))
     monkeypatch.setattr(type(METHODS), "card", lambda self, key: METHODS[key].card)
     with pytest.raises(ModelFileError, match=r"(?s)mmin.*0\.1\.0"):
         load(BEFORE / "models/mmin")

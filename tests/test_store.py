@@ -56,11 +56,15 @@ def train(pipeline: Pipeline, rows: Dataset | None = None, epochs: int = 1) -> P
     return Trainer(epochs=epochs, batch_size=32, progress=False).fit(pipeline, Splits(holey, val))
 
 
-@cache
-def trained(key: str) -> Pipeline:
+def untrained(key: str) -> Pipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return train(create(key, data().schema, **SMALL.get(key, {"dim": 8})))
+        return create(key, data().schema, **SMALL.get(key, {"dim": 8}))
+
+
+@cache
+def trained(key: str) -> Pipeline:
+    return train(untrained(key))
 
 
 def answers(pipeline: Pipeline) -> Tensor:
@@ -149,14 +153,22 @@ def test_a_copy_is_independent() -> None:
 
 # what is in the folder ----------------------------------------------------------------------------------------------
 def test_frozen_copies_that_inference_does_not_need_are_not_written(saved: Path) -> None:
-    names = load_file(weights_of(saved)).keys()
-    assert any(name.startswith("model.teacher.") for name in trained("mmin").state_dict())
-    assert any(name.startswith("model.encoders.") for name in names)
-    assert not any(name.startswith("model.teacher.") for name in names)
+    whole = untrained("mmin")
+    before, rows, _ = data().split()
+    Trainer(epochs=1, batch_size=32, progress=False).fit(whole, Splits(before, rows), strip=False)
+    unneeded = ("model.teacher.", "model.warm_trunk.", "model.warm_head.", "model.backward_imagination.")
+    for prefix in unneeded:
+        assert any(name.startswith(prefix) for name in whole.state_dict()), prefix
+    for folder in (saved, store.save(whole, saved.parent / "whole")):
+        names = load_file(weights_of(folder)).keys()
+        assert any(name.startswith("model.encoders.") for name in names)
+        assert not any(name.startswith(unneeded) for name in names)
+        assert {n.partition(".")[0] for n in store.load(folder)[0].state_dict()} == {"model"}
+    assert any(name.startswith(unneeded) for name in whole.state_dict()), "saving let go of it"
 
 
 CARD = Card(
-    key="kept", name="Kept", leaf="general", faithful=("all",), check="none", imperfection=("missing at test",),
+    key="kept", name="Kept", leaf="general", faithful=("all",), claims=("none",), imperfection=("missing at test",),
     premise="none", confidence="high", tasks=("classification",),
 )  # fmt: skip
 
@@ -373,10 +385,10 @@ def test_weights_are_read_from_the_folder_and_by_their_own_name_alone(saved: Pat
         store.load(saved)
 
 
-@pytest.mark.parametrize("number", [0, 3, "1", None, True, 1.0])
+@pytest.mark.parametrize("number", [0, 4, "1", None, True, 1.0])
 def test_another_format_is_named(saved: Path, number: Any) -> None:
     edit(saved, lambda c: c.update(format=number))
-    with pytest.raises(ModelFileError, match=f"format {number!r}; this version reads formats 1 and 2"):
+    with pytest.raises(ModelFileError, match=f"format {number!r}; this version reads formats 1 and 2 and 3"):
         store.load(saved)
 
 
@@ -547,10 +559,12 @@ def killed_at(step: int, work: Callable[[], Any]) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("old", ["none", "format 1", "format 2"])
+@pytest.mark.parametrize("old", ["none", "format 1", "format 3"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_kill_before_any_step_of_a_save_leaves_the_old_model_or_the_new_one(old: str, tmp_path: Path) -> None:
-    first, second = trained("mmin"), trained("mean_fusion")
+def test_a_kill_before_any_step_of_a_save_leaves_the_old_model_or_the_new_one(
+    old: str, kept: Pipeline, tmp_path: Path
+) -> None:
+    first, second = kept, trained("mean_fusion")
     outcomes = []
     for step in range(1, 200):
         folder = tmp_path / str(step) / "model"
@@ -565,7 +579,7 @@ def test_a_kill_before_any_step_of_a_save_leaves_the_old_model_or_the_new_one(ol
             outcomes.append("none")
         else:
             outcomes.append(type(store.load(folder)[0].model).__name__)
-        assert outcomes[-1] in ("MeanFusion", "none" if old == "none" else "MMIN")
+        assert outcomes[-1] in ("MeanFusion", "none" if old == "none" else "Kept")
         store.save(second, folder)
         assert torch.equal(answers(store.load(folder)[0]), answers(second))
         left = {path.name for path in folder.iterdir()}
@@ -630,14 +644,15 @@ def as_format_1(folder: Path) -> None:
     """The folder as version 0.1.0 wrote it: weights of a fixed name, no digest."""
     weights = weights_of(folder)
     config = json.loads((folder / store.CONFIG).read_text())
-    del config["weights"], config["digest"]
+    del config["weights"], config["digest"], config["training"]
     (folder / store.CONFIG).write_text(json.dumps(config | {"format": 1}, indent=1))
     weights.rename(folder / "model.safetensors")
 
 
-def test_a_model_of_format_1_is_read_and_saved_over(saved: Path) -> None:
+def test_a_model_of_format_1_is_read_and_saved_over(kept: Pipeline, tmp_path: Path) -> None:
+    saved = store.save(kept, tmp_path / "model")
     as_format_1(saved)
-    assert torch.equal(answers(store.load(saved)[0]), answers(trained("mmin")))
+    assert torch.equal(answers(store.load(saved)[0]), answers(kept))
     content = (saved / "model.safetensors").read_bytes()
     (saved / "model.safetensors").write_bytes(content[:-1])
     with pytest.raises(ModelFileError, match=r"model\.safetensors is truncated or altered"):
@@ -645,6 +660,40 @@ def test_a_model_of_format_1_is_read_and_saved_over(saved: Path) -> None:
     store.save(trained("ccm"), saved)
     assert {path.name for path in saved.iterdir()} == {store.CONFIG, weights_of(saved).name}
     assert torch.equal(answers(store.load(saved)[0]), answers(trained("ccm")))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_only_training_needs_is_left_out_of_a_model_of_before(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Formats before 3 wrote strategies, and what is for training only, with their weights."""
+
+    class Warm(Model):
+        training_only = ("warm",)
+
+        def __init__(self, schema: Any, dim: int = 8) -> None:
+            super().__init__(schema, dim)
+            self.warm = nn.Linear(2, 2)
+
+    Warm.card = replace(CARD, key="warm")
+    monkeypatch.setitem(METHODS._classes, "warm", Warm)
+    pipeline = Pipeline(Warm(data().schema)).eval()
+    folder = store.save(pipeline, tmp_path / "model")
+    strategy = {"class": "corruption_augmentation", "hyper": {"seed": 3}, "clock": {}, "frozen": {}, "own_encoders": []}
+    more = {"strategies.0.gain": torch.ones(1), "model.warm.weight": torch.ones(2, 2), "model.warm.bias": torch.ones(2)}
+    edit(folder, lambda c: c["parts"].update({"strategies.0": strategy}))
+    edit_weights(folder, lambda weights: weights.update(more))
+    with pytest.raises(ModelFileError, match=r"holds model\.warm\.bias, which its class does not have"):
+        store.load(folder)  # nothing of the kind is in a model of today
+    if number == 1:
+        as_format_1(folder)
+    else:
+        edit(folder, lambda c: (c.update(format=2), c.pop("training")))
+    loaded, _ = store.load(folder)
+    assert torch.equal(answers(loaded), answers(pipeline))
+    assert not hasattr(loaded.model, "warm")
+    assert list(loaded.recipes) == ["strategies.0"]
+    assert loaded.recipes["strategies.0"].hyper == {"draws": 3}, "an argument has its name of today"
 
 
 def test_weights_are_kept_where_a_damaged_description_does_not_say_whose_they_are(

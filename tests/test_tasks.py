@@ -6,7 +6,7 @@ import ast
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -252,6 +252,17 @@ def test_answers_in_words_columns_and_decisions() -> None:
     assert numbers.is_correct(torch.tensor(1.0), torch.tensor(1.0)) is None
 
 
+@pytest.mark.parametrize("task", EVERY, ids=lambda t: t.key)
+def test_no_rows_are_no_answers(task: Task) -> None:
+    none = torch.zeros(0, *task.output_shape)
+    values = task.probabilities(none)
+    assert len(task.decide(values)) == 0
+    assert {len(column) for column in task.decode(values).values()} == {0}
+    found = task.uncertainty(none)
+    assert found is None or found.shape == (0,)
+    assert soft_targets(none, none, task).shape == (0,)
+
+
 def test_labels_of_another_task_or_of_other_classes_mean_another_thing() -> None:
     mine = Classification(GRADES)
     assert mine.same_meaning(Classification(GRADES, (1.0, 2.0, 3.0))) is None
@@ -387,6 +398,7 @@ def test_metrics_of_ordered_classes() -> None:
     chosen = p.argmax(1).numpy()
     assert float(metrics["class_mae"].compute()) == pytest.approx(np.abs(chosen - target.numpy()).mean())
     kappa = cohen_kappa_score(target.numpy(), chosen, weights="quadratic", labels=[0, 1, 2, 3])
+    assert Ordinal(("a", "b", "c", "d")).score(p, target) == ("quadratic kappa", pytest.approx(kappa), 0.0)
     assert float(metrics["quadratic_kappa"].compute()) == pytest.approx(kappa, abs=1e-6)
 
 
@@ -495,7 +507,9 @@ def test_a_classifier_learns_grades_from_a_table_and_is_evaluated_saved_and_load
     clean = results.table[results.table["condition"] == "clean"].set_index("metric")["value"]
     assert clean["class_mae"] < 0.35
     assert clean["quadratic_kappa"] > 0.7
-    assert clean["accuracy"] == pytest.approx(model.score(test))
+    assert clean["quadratic_kappa"] == pytest.approx(model.score(test))
+    right = model.predict(test) == np.array(GRADES)[cast("Tensor", test.target)]
+    assert clean["accuracy"] == pytest.approx(right.mean())
     model.save(tmp_path / "model")
     loaded = kg.load(tmp_path / "model")
     assert isinstance(loaded, kg.Classifier)

@@ -216,7 +216,9 @@ def test_a_method_that_needs_complete_rows_says_so_before_it_trains_anything(key
 
 def test_only_the_named_parameters_move_and_flags_are_as_before() -> None:
     data = splits()
-    model = Spy(data.train.schema, Stage("head", trainable=("task_head.*",)), Stage("first", trainable=("encoders.m0.*",)))
+    model = Spy(
+        data.train.schema, Stage("head", trainable=("task_head.*",)), Stage("first", trainable=("encoders.m0.*",))
+    )
     model.encoders["m1"].requires_grad_(False)
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     at_stage: dict[str, dict[str, Tensor]] = {}

@@ -27,7 +27,7 @@ from kintsugi.cli import app
 from kintsugi.core import versions
 from kintsugi.core.component import Component
 from kintsugi.core.encoder import ENCODERS
-from kintsugi.core.methods import METHODS, create
+from kintsugi.core.methods import COMPONENTS, METHODS, create
 from kintsugi.core.schema import TASKS
 from kintsugi.estimator import Classifier, _Estimator
 from kintsugi.evaluation.protocols import Condition, Protocol
@@ -101,10 +101,12 @@ SEPARATE = {"plain", "mmin", "strategy", "distilled", "holes", "noise", "rates",
 CASES: dict[str, tuple[Callable[[Patch], None], set[str] | frozenset[str]]] = {
     "the digest of sources": (lambda patch: patch.setattr(made, "sources_digest", lambda _: "other"), set()),
     "a package": (lambda patch: patch.setattr(made, "packages", lambda: {"torch": "99"}), set()),
-    "the prose of a card": (card("mmin", faithful=("other words",), check="another word"), set()),
-    "the version of mmin": (card("mmin", version=2), {"mmin"}),
-    "the version of a host": (card("mean_fusion", version=2), ALL - {"mmin", "joint", "distilled"}),
-    "the version of a method with helper parts": (card("kd_mm", version=2), {"distilled"}),
+    "the prose of a card": (card("mmin", faithful=("other words",), claims=("another word",)), set()),
+    "the version of mmin": (card("mmin", version=7), {"mmin"}),
+    "the version of a host": (card("mean_fusion", version=7), ALL - {"mmin", "joint", "distilled"}),
+    "the version of a method with helper parts": (card("kd_mm", version=7), {"distilled"}),
+    "a component that methods share": (raised(COMPONENTS, "unimodal_teacher"), {"distilled"}),
+    "a component that is served": (raised(COMPONENTS, "concatenation_fusion"), {"distilled"}),
     "an encoder": (raised(ENCODERS, "vector"), SEPARATE | {"digits"}),
     "an encoder of another kind": (raised(ENCODERS, "audio"), {"pictures"}),
     "an operator of training, of a strategy": (raised(OPERATORS, "feature_noise"), {"noise", "strategy"}),
@@ -402,7 +404,7 @@ def test_after_other_sources_and_other_prose_nothing_runs_again(filled: tuple[Pa
     again = bench(filled)
     assert "0 trials run" in again.output
     assert "sources" not in again.output
-    card("mmin", check="mended")(monkeypatch)
+    card("mmin", claims=("mended",))(monkeypatch)
     digest = made.sources_digest
     monkeypatch.setattr(
         made, "sources_digest", lambda roots: "0" * 16 if any("mmin" in r for r in roots) else digest(roots)
@@ -419,17 +421,18 @@ def test_a_raised_version_runs_again_what_uses_it(
     filled: tuple[Path, Path], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     shutil.copytree(filled[1], tmp_path / "runs")
-    card("mmin", version=2)(monkeypatch)
+    then = METHODS["mmin"].card.version
+    card("mmin", version=7)(monkeypatch)
     result = call("bench", filled[0], "-o", tmp_path / "runs", "--workers", 0, "--no-report")
     assert "1 trials run" in result.output, result.output
     assert "1 had a result before" in result.output
     compared = call("compare", filled[1], tmp_path / "runs")
-    assert "versions differ: method mmin 1 → 2" in compared.output
+    assert f"versions differ: method mmin {then} → 7" in compared.output
     monkeypatch.undo()
     # the store now names a version that is newer than here
     refused = call("bench", filled[0], "-o", tmp_path / "runs", "--workers", 0, "--no-report")
     assert refused.exit_code == 2
-    assert "holds trials of method mmin 2 (here 1); nothing is run into it" in refused.output
+    assert f"holds trials of method mmin 7 (here {then}); nothing is run into it" in refused.output
     assert "Update kintsugi" in refused.output
     for words in (
         ("bench", "status", tmp_path / "runs"), ("bench", "export", tmp_path / "runs", tmp_path / "t.csv"),

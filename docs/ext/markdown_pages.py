@@ -205,12 +205,10 @@ def write_markdown_pages(source: Path, target: Path) -> list[Path]:
 def _write(app: Any) -> None:
     here = Path(app.srcdir)
     write_markdown_pages(here / "reproductions", here / "reproductions" / "generated")
-    board = here / "leaderboard.md"
-    if board.exists():
-        write_if_changed(here / "api" / "generated" / "leaderboard.txt", convert(board.read_text(encoding="utf-8")))
-    changes = here.parent / "CHANGELOG.md"
-    if changes.exists():
-        write_if_changed(here / "api" / "generated" / "changelog.txt", convert(changes.read_text(encoding="utf-8")))
+    for page in (here / "leaderboard.md", here / "contract.md", here.parent / "CHANGELOG.md"):
+        if page.exists():
+            target = here / "api" / "generated" / f"{page.stem.lower()}.txt"
+            write_if_changed(target, convert(page.read_text(encoding="utf-8")))
 
 
 def setup(app: Any) -> dict[str, bool]:

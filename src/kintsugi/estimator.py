@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,12 +23,14 @@ from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Schema
+from kintsugi.core.stage import table_and_rows
 from kintsugi.core.task import TASKS, Face, Task
 from kintsugi.data.cells import Reader
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.reading import check_reading
 from kintsugi.data.splits import split_rows
 from kintsugi.data.table import Table
+from kintsugi.training.checks import cards_of
 from kintsugi.training.trainer import Trainer
 
 Rows = Dataset | pd.DataFrame | Sequence[Mapping[str, Any]] | str | os.PathLike[str]
@@ -123,8 +125,14 @@ class _Estimator:
         return f"{type(self).__name__}({', '.join(s.removeprefix('method=') for s in said)})"
 
     # training -------------------------------------------------------------------------------------------------
-    def fit(self, train: Rows, val: Rows | None = None) -> Self:
+    def fit(self, train: Rows, val: Rows | None = None, *, auxiliary: Rows | None = None) -> Self:
         """Train. Without ``val`` a tenth of the rows is held out to choose the epoch, with a warning.
+
+        Args:
+            train: rows to learn from.
+            val: rows that choose the epoch.
+            auxiliary: a second table for methods whose stages read one: pairs, unlabelled rows, enrolment. It needs no
+                target, and may lack columns.
 
         Raises:
             DataError: rows that cannot be used; the message names row, modality and remedy.
@@ -136,7 +144,7 @@ class _Estimator:
         if val is None:
             warnings.warn("no validation rows were given: a tenth of the training rows is held out", stacklevel=2)
             kept, held, _ = split_rows(rows, 0.1, 0.0, seed=self.seed)
-            rows, other = rows.subset(kept), rows.subset(held)
+            rows, other = rows.pieces(kept, held)
         else:
             other = _alike(val, rows.schema, reading)
             _same_target(other, rows.schema)
@@ -147,7 +155,8 @@ class _Estimator:
             "rows": len(rows),
         }
         trainer = self._trainer()
-        pipeline = trainer.fit(self._build(rows), Splits(rows, other))
+        built = self._build(rows)
+        pipeline = trainer.fit(built, Splits(rows, other, auxiliary=self._second_table(auxiliary, rows, built)))
         # only now, so that a fit that fails leaves the one before as it was
         self.trainer_, self.pipeline_, self.reading_ = trainer, pipeline, reading
         self.training_condition_ = (
@@ -155,6 +164,23 @@ class _Estimator:
         )
         self.trained_on_ = trained_on
         return self
+
+    def _second_table(self, auxiliary: Rows | None, rows: Dataset, pipeline: Pipeline) -> Dataset | None:
+        """The auxiliary table, read as the training rows are.
+
+        Raises:
+            ConfigError: the method reads none.
+        """
+        if auxiliary is None:
+            return None
+        named = [
+            named for _, stage in pipeline.stages() for named in (stage.rows, stage.auxiliary) if named is not None
+        ]
+        if not any(table_and_rows(name)[0] == "auxiliary" for name in named) and not pipeline.strategies:
+            raise ConfigError(
+                f"{self.method} reads no auxiliary table: none of its stages names one; leave auxiliary out"
+            )
+        return _alike(auxiliary, rows.schema, rows.reading, labels=False, optional=rows.schema.names)
 
     def _check_face(self, rows: Dataset) -> None:
         task = rows.schema.task
@@ -231,13 +257,22 @@ class _Estimator:
 
     def _rows(self, rows: Rows, labels: bool = False) -> Dataset:
         """Rows to answer for, read as the training rows were."""
-        return _alike(rows, self._fitted().schema, self.reading_, labels)
+        pipeline = self._fitted()
+        may_lack = any("train" in card.modality_only_in for card in cards_of(pipeline))
+        return _alike(rows, pipeline.schema, self.reading_, labels, pipeline.schema.names if may_lack else ())
 
-    def _answers(self, data: Dataset) -> Iterator[tuple[Tensor, Prediction]]:
-        """For each batch which modalities could be read, and the answer."""
+    def _answers(self, data: Dataset, stream: bool = False) -> Iterator[tuple[Tensor, Prediction]]:
+        """For each batch which modalities could be read, and the answer.
+
+        A method that adapts starts from its calibrated state; ``stream``: from where the last call left it.
+        """
         pipeline = self._fitted().eval()
         device = pipeline.model.prior.device
-        with torch.inference_mode():
+        if not stream:
+            pipeline.reset()
+        if any(card.reference for card in cards_of(pipeline)):
+            data = data.identified()
+        with torch.no_grad() if pipeline.adapts else torch.inference_mode():
             for batch in data.batches(CHUNK):
                 prediction = pipeline(batch.to(device))
                 wrong = ~torch.isfinite(prediction.output).flatten(1).all(1).cpu()
@@ -248,11 +283,11 @@ class _Estimator:
                     )
                 yield batch.present, prediction
 
-    def _values(self, data: Dataset) -> Tensor:
+    def _values(self, data: Dataset, stream: bool = False) -> Tensor:
         """What the task's ``probabilities`` makes of the answers ``[N, ...]``."""
         task = self._fitted().schema.task
         none = torch.zeros(0, *task.output_shape)
-        outputs = [p.output.float().cpu() for _, p in self._answers(data)] or [none]
+        outputs = [p.output.float().cpu() for _, p in self._answers(data, stream)] or [none]
         return torch.cat([task.probabilities(output) for output in outputs])
 
     def explain(self, rows: Rows) -> pd.DataFrame:
@@ -264,10 +299,21 @@ class _Estimator:
         frame = pd.DataFrame(there, columns=[f"{n}_present" for n in names])
         return frame.join(pd.DataFrame(used, columns=[f"{n}_used" for n in names]))
 
-    def predict_frame(self, rows: Rows) -> pd.DataFrame:
-        """Answers as a table: the prediction, its probability or each target, and which modalities were used."""
+    def predict_frame(self, rows: Rows, *, details: bool = False, stream: bool = False) -> pd.DataFrame:
+        """Answers as a table: the prediction, its probability or each target, and which modalities were used.
+
+        ``uncertainty``: of classes and labels in [0, 1], mostly the normalised entropy; of numbers a variance for each
+        target, in its squared units, where the method gives one. ``reliability_<modality>`` in [0, 1], where the method
+        gives it. Empty where nobody can know: the prior spoke, or the modality is absent.
+
+        Args:
+            rows: as for ``predict``.
+            details: what each modality alone answers, the weights of modalities and the embedding too, where the method
+                gives them.
+            stream: a method that adapts goes on from where the last call left it.
+        """
         schema = self._fitted().schema
-        found = [(self._columns(p), p.used.cpu()) for _, p in self._answers(self._rows(rows))]
+        found = [(self._columns(p, details), p.used.cpu()) for _, p in self._answers(self._rows(rows), stream)]
         frame = pd.concat([columns for columns, _ in found], ignore_index=True) if found else pd.DataFrame()
         used = torch.cat([u for _, u in found]) if found else torch.zeros(0, len(schema), dtype=torch.bool)
         frame["used"] = [
@@ -277,9 +323,21 @@ class _Estimator:
         frame.insert(0, "row", range(len(frame)))
         return frame
 
-    def _columns(self, prediction: Prediction) -> pd.DataFrame:
-        task = self.pipeline_.schema.task
-        return pd.DataFrame(task.decode(task.probabilities(prediction.output.float()).cpu()))
+    def _columns(self, prediction: Prediction, details: bool) -> pd.DataFrame:
+        schema, answer = self.pipeline_.schema, prediction.map(lambda x: x.cpu())
+        task, names = schema.task, self.pipeline_.model.schema.names
+        columns: dict[str, Any] = dict(task.decode(task.probabilities(answer.output.float())))
+        if answer.uncertainty is not None:
+            if answer.uncertainty.ndim == 1:
+                columns["uncertainty"] = answer.uncertainty.numpy().round(4)
+            else:
+                spread = task.spread(answer.uncertainty.float()).reshape(len(answer.output), -1)
+                columns |= {f"uncertainty_{n}": x.numpy() for n, x in zip(task.names, spread.T, strict=True)}
+        if answer.reliability is not None:
+            columns |= {f"reliability_{n}": x.numpy() for n, x in zip(names, answer.reliability.T, strict=True)}
+        if details:
+            columns |= _details(answer, task, names)
+        return pd.DataFrame(columns)
 
     def _score(self, rows: Rows) -> float:
         """The plain score of the task on those of the rows that have a label."""
@@ -319,18 +377,27 @@ class Classifier(_Estimator):
         """Names of the classes, in the order of the columns of ``predict_proba``."""
         return np.array(self.pipeline_.schema.task.names)
 
-    def predict_proba(self, rows: Rows) -> np.ndarray:
-        """Probabilities ``[N, C]``; a row with nothing gets the class frequencies of the training rows."""
-        values: np.ndarray = self._values(self._rows(rows)).numpy()
+    def predict_proba(self, rows: Rows, *, stream: bool = False) -> np.ndarray:
+        """Probabilities ``[N, C]``; a row with nothing gets the class frequencies of the training rows.
+
+        ``stream``: a method that adapts in use goes on from where the last call left it; otherwise it starts from the
+        state in which it was saved.
+        """
+        values: np.ndarray = self._values(self._rows(rows), stream).numpy()
         return values
 
-    def predict(self, rows: Rows) -> np.ndarray:
-        """Names of the classes ``[N]``; for several labels a 0/1 matrix ``[N, C]`` at probability 0.5."""
-        chosen: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows)))
+    def predict(self, rows: Rows, *, stream: bool = False) -> np.ndarray:
+        """Names of the classes ``[N]``; for several labels a 0/1 matrix ``[N, C]`` at probability 0.5.
+
+        ``stream``: see :meth:`predict_proba`.
+        """
+        chosen: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows), stream))
         return chosen
 
     def score(self, rows: Rows) -> float:
-        """Accuracy on the rows that have a label; for several labels the mean accuracy of a label."""
+        """Accuracy on the rows that have a label; for several labels the mean accuracy of a label, for classes in an order
+        kappa with quadratic weights.
+        """
         return self._score(rows)
 
 
@@ -341,9 +408,13 @@ class Regressor(_Estimator):
     face = "regressor"
     usual = ("regression", "regression")
 
-    def predict(self, rows: Rows) -> np.ndarray:
-        """Values ``[N]`` (or ``[N, K]``) in the target's units; a row with nothing gets the training mean."""
-        values: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows)))
+    def predict(self, rows: Rows, *, stream: bool = False) -> np.ndarray:
+        """Values ``[N]`` (or ``[N, K]``) in the target's units; a row with nothing gets the training mean.
+
+        ``stream``: a method that adapts in use goes on from where the last call left it; otherwise it starts from the
+        state in which it was saved.
+        """
+        values: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows), stream))
         return values
 
     def score(self, rows: Rows) -> float:
@@ -395,6 +466,19 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     return model
 
 
+def _details(answer: Prediction, task: Task, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """What most users need not see: answers of single modalities, weights, the embedding."""
+    columns: dict[str, np.ndarray] = {}
+    for modality, values in answer.unimodal.items():
+        wide = values.reshape(len(values), -1)
+        columns |= {f"{modality}_{n}": x.numpy() for n, x in zip(task.names, wide.T, strict=True)}
+    if answer.weights is not None:
+        columns |= {f"weight_{n}": x.numpy() for n, x in zip(names, answer.weights.T, strict=True)}
+    if answer.embedding is not None:
+        columns |= {f"embedding_{i}": x.numpy() for i, x in enumerate(answer.embedding.T)}
+    return columns
+
+
 def _mapping(value: object, name: str) -> dict[str, Any]:
     """A copy of what was given as arguments by name; nothing is none."""
     if value is None:
@@ -409,12 +493,23 @@ def unlabelled(reading: Mapping[str, Any]) -> dict[str, Any]:
     return {**reading, "target": []}
 
 
-def _alike(rows: Rows, schema: Schema, reading: Mapping[str, Any] | None, labels: bool = True) -> Dataset:
-    """Rows read as the training rows were; ``labels``: the target has to be there, otherwise it is not looked at."""
+def _alike(
+    rows: Rows,
+    schema: Schema,
+    reading: Mapping[str, Any] | None,
+    labels: bool = True,
+    optional: Collection[str] = (),
+) -> Dataset:
+    """Rows read as the training rows were; ``labels``: the target has to be there, otherwise it is not looked at.
+
+    optional: modalities whose columns may be absent.
+    """
     if not isinstance(rows, Dataset):
         if reading is None:
             raise ConfigError("the training rows were tensors, so nothing says how to read others; give a kg.Dataset")
-        return Table.from_reading(rows, reading if labels else unlabelled(reading), require_target=labels)
+        return Table.from_reading(
+            rows, reading if labels else unlabelled(reading), require_target=labels, optional=optional
+        )
     if rows.schema.modalities != schema.modalities:
         raise DataError(
             f"{rows.name} is read otherwise than the training rows were: {_differ(rows.schema.modalities, schema.modalities)}"

@@ -47,7 +47,7 @@ def method_card(console: Console, key: str) -> None:
         "simplified": "\n".join(f"· {x}" for x in card.simplified) or "nothing",
         "confidence": card.confidence,
         "defaults from": card.defaults_from,
-        "tested by": card.check,
+        "claims": "; ".join(card.claims),
         "survives": ", ".join(sorted(card.imperfection)),
         "tasks": ", ".join(sorted(card.tasks)),
         "modalities": f"{card.modalities[0]} to {card.modalities[1] or 'any number'}",

@@ -27,7 +27,7 @@ def new_method(
         ),
     ] = None,
 ) -> None:
-    """Write the file of a new method: a small one that works, with its ablation, its check and a card to fill in.
+    """Write the file of a new method: a small one that works, with its ablation, its claims and a card to fill in.
 
     A model changes how features are joined, a restorer mends inputs, a strategy changes training, a monitor watches answers.
 

@@ -24,7 +24,7 @@ def training_rows(data: str, columns: Path | None, val: str | None, seed: int) -
         return first, Table.from_reading(val, rows.reading, require_target=True)
     if second is None or not len(second):  # no split column, or it names no row val
         kept, held, _ = split_rows(first, 0.15, 0.0, seed=seed)
-        first, second = first.subset(kept), first.subset(held)
+        first, second = first.pieces(kept, held)
     return first, second
 
 

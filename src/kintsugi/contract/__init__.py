@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
+
+import kintsugi.testing
+from kintsugi.core.retired import warn
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    import kintsugi.testing
-
-    warnings.warn("kintsugi.contract is called kintsugi.testing now", DeprecationWarning, stacklevel=2)
-    return getattr(kintsugi.testing, name)
+    value = getattr(kintsugi.testing, name)
+    warn(f"kintsugi.contract.{name}", f"kintsugi.testing.{name}", 2)
+    return value

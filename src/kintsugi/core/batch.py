@@ -79,9 +79,7 @@ class Batch:
         """Some rows: bool ``[B]`` or positions ``[R]``; of the auxiliary batch, which pairs with none of them, all."""
         chosen = replace(self, truth=None, auxiliary=None).map(lambda x: x[keep], lambda c: _context_rows(c, keep))
         # one by one, since the truth may have an auxiliary batch of its own
-        return replace(
-            chosen, truth=None if self.truth is None else self.truth.rows(keep), auxiliary=self.auxiliary
-        )
+        return replace(chosen, truth=None if self.truth is None else self.truth.rows(keep), auxiliary=self.auxiliary)
 
     def to(self, device: torch.device | str) -> Batch:
         """Every tensor on this device."""

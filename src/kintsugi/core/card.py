@@ -27,9 +27,17 @@ KEY = r"[a-z][a-z0-9_]*"
 
 
 def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A card of before had one sentence under ``check``; it is read as the name of one claim."""
-    if not isinstance(values.get("check"), str) or "claims" in values:
+    """A card of before had one sentence under ``check``; it is read as the name of one claim.
+
+    Raises:
+        ConfigError: it has both.
+    """
+    if "check" not in values:
         return dict(values)
+    if "claims" in values:
+        raise ConfigError(
+            f"card {values.get('key', '?')!r}: check= is called claims= now, and both are given; leave check= out"
+        )
     warn("Card(check=…)", "claims=(…,)", 3)
     return {name: value for name, value in values.items() if name != "check"} | {"claims": (values["check"],)}
 
@@ -73,7 +81,7 @@ class Card:
     defaults_from: str = "this library"
     cite: str = ""
     formerly: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ("classification", "multilabel", "regression")
+    tasks: tuple[str, ...] = ("classification", "multilabel", "regression", "ordinal")
     modalities: tuple[int, int | None] = (2, None)
     sees_hidden: bool = False
     joint: bool = True

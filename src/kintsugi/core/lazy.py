@@ -29,7 +29,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     def get(name: str) -> Any:
         today = NAMES.get(package, {}).get(name)
         if today is not None:
-            warn(f"{package}.{name}", f"{package}.{today}")
+            warn(f"{package}.{name}", f"{package}.{today}", 2)
             return get(today)
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")

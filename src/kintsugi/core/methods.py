@@ -57,11 +57,16 @@ def register(card: Card) -> Callable[[P], P]:
 
     Raises:
         UnknownName: a task that is not registered.
-        ConfigError: its key is taken, its card cannot be read from the text of its file, an argument has a name that
-            belongs to the estimator, or arguments have no names.
+        ConfigError: it is no component, its key is taken, its card cannot be read from the text of its file, an argument has a
+            name that belongs to the estimator, or arguments have no names.
     """
 
     def add(cls: P) -> P:
+        if not (isinstance(cls, type) and issubclass(cls, Component)):
+            raise ConfigError(
+                f"method {card.key!r}: what is registered has to be a class made from Model, Strategy, Restorer or Monitor, "
+                f"not {cls!r}"
+            )
         nameless = [p.name for p in _parameters(cls) if p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)]
         if nameless:
             raise ConfigError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kintsugi.core.errors import ConfigError
 
@@ -19,6 +19,55 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "kintsugi": {"Part": "Component", "Lab": "Fixture", "check_of": "claims_of", "contract": "testing"},
     "kintsugi.core": {"Part": "Component", "Lab": "Fixture", "check_of": "claims_of"},
 }
+
+
+class Name(NamedTuple):
+    """A word of before and the word of today.
+
+    old, new: as a reader meets them.
+    meaning: what the word of today means, in one sentence.
+    banned: the identifier that no class, function, parameter or attribute bears any more; empty where the old word rightly
+        means something else elsewhere, such as the share of an operator or the plan of a distortion.
+    """
+
+    old: str
+    new: str
+    meaning: str
+    banned: str = ""
+
+
+GLOSSARY: tuple[Name, ...] = (
+    Name("Part", "Component", "A restorer, a model, a strategy or a monitor of a pipeline.", "Part"),
+    Name("Lab", "Fixture", "A method, or its ablation, with a small world to show its claims in.", "Lab"),
+    Name("lab", "fixture", "The argument of a function of claims.", "lab"),
+    Name("off", "ablation", "The same method without its mechanism.", "off"),
+    Name("switched_off", "build_ablation", "Makes a pipeline of a method's ablation.", "switched_off"),
+    Name("made", "build_pipeline", "Makes a pipeline of a class, with the defaults of a variant.", "made"),
+    Name("mechanism", "claims", "What a method does that its ablation does not, in figures."),
+    Name("check_of", "claims_of", "Decorator of the function that states a method's claims.", "check_of"),
+    Name("Card(check=)", "Card(claims=)", "Names of the claims that the ablation has to fail."),
+    Name(
+        "has_its_mechanism",
+        "claims_hold",
+        "The promise that claims hold, and fail on the ablation.",
+        "has_its_mechanism",
+    ),
+    Name("off_is_sound", "ablation_is_sound", "The promise that the ablation is a method too.", "off_is_sound"),
+    Name("says_what_it_is", "card_is_true", "The promise that a method is what its card says.", "says_what_it_is"),
+    Name("contract", "testing", "The package of the promises that every method keeps."),
+    Name("side", "batch.auxiliary", "The second batch of a stage that asks for one.", "side"),
+    Name("Stage(side=)", "Stage(auxiliary=)", "Which rows make up the second batch."),
+    Name("Stage(share=)", "Stage(fraction=)", "Of the component's budget of epochs."),
+    Name("Stage(train=)", "Stage(trainable=)", "Patterns of the parameters that move in a stage."),
+    Name("Strategy.plan", "Strategy.adjust_stages", "How a strategy changes the model's stages."),
+    Name("Pipeline.plan", "Pipeline.stages", "Every stage of a pipeline in the order of training."),
+    Name("Pipeline.answer", "pipeline(batch)", "The answer to each row, as it is served."),
+    Name("Pipeline.step", "Pipeline.training_step", "The named losses of one training batch."),
+    Name("training_part", "training_step(batch, trains)", "Whose stage it is: restore or model.", "training_part"),
+    Name("named_parts", "named_components", "Every component of a pipeline under its path.", "named_parts"),
+    Name("part_class", "component_class", "The class at an address of a saved model.", "part_class"),
+    Name("or_prior", "fall_back", "The prior in the place of answers to rows that hold too little.", "or_prior"),
+)
 
 
 def warn(old: str, new: str, stacklevel: int = 3) -> None:

@@ -25,7 +25,7 @@ from kintsugi.core.encoder import check_encoders, own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
 from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
 from kintsugi.core.inventory import versions_held
-from kintsugi.core.methods import COMPONENTS, METHODS, SHARED, address, component_class, current_names
+from kintsugi.core.methods import COMPONENTS, METHODS, SHARED, address, component_class
 from kintsugi.core.pipeline import Pipeline, Recipe
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Clock
@@ -164,7 +164,7 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
         before = {p: saved for p, saved in config["parts"].items() if p.startswith("strategies.")}
         for path, saved in {**before, **config.get("training", {})}.items():
             kind = _class(saved["class"], source)
-            pipeline.recipes[path] = Recipe(kind, current_names(kind, saved["hyper"]))
+            pipeline.recipes[path] = Recipe(kind, _of_today(kind, saved["hyper"]))
     except KintsugiError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -174,9 +174,15 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
 
 def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], source: Path) -> Component:
     """The part that :func:`describe_component` described, untrained, built so that it answers as when it was saved."""
-    cls = _class(saved["class"], source)
-    hyper = {cls.renamed.get(name, name): value for name, value in saved["hyper"].items()}
     key = saved["class"].partition(".")[0]  # as it was called when it was saved
+    try:
+        cls = _class(saved["class"], source)
+    except UnknownName:
+        if key in METHODS and (version := _version(config, f"method {key}", source)) != METHODS.card(key).version:
+            # a helper component that this version of the method does without
+            raise _other_version(config, f"method {key}", version, METHODS.card(key).version, source) from None
+        raise
+    hyper = _of_today(cls, saved["hyper"])
     name, now = (
         (key.replace(":", " "), COMPONENTS.version(key.removeprefix(SHARED)))
         if key.startswith(SHARED)
@@ -191,6 +197,11 @@ def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], s
     part: Component = cls(schema, **hyper)  # type: ignore[call-arg]
     part.clock = Clock(**saved["clock"])
     return part
+
+
+def _of_today(kind: type[Component], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved arguments under their names of today; nobody can do anything about old ones, so nothing is said of them."""
+    return {kind.renamed.get(name, name): value for name, value in hyper.items()}
 
 
 def _class(address: str, source: Path) -> type[Component]:

@@ -50,6 +50,7 @@ class Task(ABC):
     key: ClassVar[str]
     link: ClassVar[Link] = "identity"
     face: ClassVar[Face | None] = None
+    needs_target: ClassVar[bool] = True  # False: what is to be predicted stands in the rows themselves
     exclusive: ClassVar[bool] = False
     metric_versions: ClassVar[Mapping[str, int]] = MappingProxyType({})  # of metrics whose numbers changed; others: 1
     names: tuple[str, ...] = ()
@@ -184,7 +185,7 @@ class Task(ABC):
             entropy = -(log_p.exp() * log_p).sum(1) / math.log(output.shape[1])
         else:
             entropy = (F.softplus(output) - output * output.sigmoid()) / math.log(2)
-        return entropy.reshape(len(output), -1).mean(1).clamp(0, 1)
+        return by_row(entropy).mean(1).clamp(0, 1)
 
     def match(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Answers of :meth:`probabilities` and targets as the data has them, both as the metrics want them: ``[N, ...]``.
@@ -207,7 +208,7 @@ class Task(ABC):
 
     def decode(self, probabilities: Tensor) -> dict[str, Any]:
         """What ``predict_frame`` shows of these rows: column -> ``[N]``; default: each number by its name."""
-        values = probabilities.detach().cpu().reshape(len(probabilities), -1).numpy()
+        values = by_row(probabilities.detach().cpu()).numpy()
         names = self.names if len(self.names) == values.shape[1] else [f"output_{i}" for i in range(values.shape[1])]
         return {name: values[:, i] for i, name in enumerate(names)}
 
@@ -273,6 +274,11 @@ def link_of(task: Task | str) -> Link:
     if link not in get_args(Link):
         raise ConfigError(f"unknown link {link!r}; known: {', '.join(get_args(Link))}. Or give the task itself")
     return link  # type: ignore[return-value]
+
+
+def by_row(values: Tensor) -> Tensor:
+    """``[B, ...]`` -> ``[B, K]``, also where B is 0."""
+    return values[:, None] if values.ndim == 1 else values.flatten(1)
 
 
 def _target_of(batch: Batch) -> Tensor:

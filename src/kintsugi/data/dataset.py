@@ -145,7 +145,7 @@ class TensorSource(Source):
             all(tensors[f"input {name}"].dtype == dtype for name, dtype in inputs.items())
             and all(tuple(tensors[f"input {m.name}"].shape[1:]) == tuple(m.shape) for m in self.schema.modalities)
             and "target" in tensors
-            and tensors["target"].dtype == (torch.int64 if self.schema.task.key == "classification" else torch.float32)
+            and tensors["target"].dtype == (torch.int64 if self.schema.task.exclusive else torch.float32)
             and not any(name.startswith("mask ") or name == "weight" for name in tensors)
         )
 

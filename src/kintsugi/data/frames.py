@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,8 +74,8 @@ def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(len(records)))
 
 
-def fill_absent(rows: Rows, columns: Iterable[str], name: str) -> pd.DataFrame:
-    """The frame with every column of a trained reading.
+def fill_absent(rows: Rows, columns: Iterable[str], name: str, optional: Collection[str] = ()) -> pd.DataFrame:
+    """The frame with every column of a trained reading; those of ``optional`` are holes where they are not there.
 
     Raises:
         DataError: a column is not there, with the nearest that is.
@@ -85,7 +85,7 @@ def fill_absent(rows: Rows, columns: Iterable[str], name: str) -> pd.DataFrame:
     extra = [str(c) for c in frame.columns if c not in wanted]
     for column in absent:
         misspelt = get_close_matches(column, extra, n=1, cutoff=0.7)
-        if rows.records and not misspelt:
+        if (rows.records or column in optional) and not misspelt:
             frame = frame.assign(**{column: pd.Series([None] * len(frame), dtype=object, index=frame.index)})
         else:
             raise DataError(f"{name}: no column {column!r}, which the model was trained on{nearest(column, extra)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
@@ -102,6 +102,7 @@ class Table(Dataset):
         reading: Mapping[str, Any],
         *,
         require_target: bool = False,
+        optional: Collection[str] = (),
         root: str | os.PathLike[str] | None = None,
         on_error: OnError | None = None,
         name: str = "",
@@ -114,6 +115,7 @@ class Table(Dataset):
                 row, unless one of their other keys looks like a misspelling of it.
             reading: ``reading`` of the training table.
             require_target: the target column must be there; otherwise it may be absent.
+            optional: modalities whose columns may be absent from a file or frame too: holes in every row.
             root: folder of relative paths; default: that of the file.
             on_error: default: as the training table was read. A label that training did not know follows it too.
             name: how messages call the rows.
@@ -131,7 +133,8 @@ class Table(Dataset):
         lacking = [c for c in target if c not in opened.frame.columns]
         if lacking and not require_target:
             target = []
-        frame = fill_absent(opened, [*columns, *target], name or opened.name)
+        may_lack = {c for modality in optional for c in readers[modality].columns}
+        frame = fill_absent(opened, [*columns, *target], name or opened.name, may_lack)
         group = reading.get("group")
         group = group if group in opened.frame.columns else None
         source = TableSource(

@@ -176,9 +176,17 @@ class NeighbourGraph(nn.Module):
         each = [normalise_rows(torch.where(has, graph, 0)) for has in senders.unbind(1)]
         return torch.stack(each)
 
-    def hidden(self, latent: Tensor, stored: Tensor, adjacency: Tensor) -> Tensor:
-        """After the first convolution: ``[B, M, D]``; see :meth:`adjacency`."""
-        return _convolved(self.first, adjacency, torch.cat([stored, latent]))
+    def senders(self, latent: Tensor, present: Tensor, share: Tensor | float = 1.0, size: int = 256) -> Senders:
+        """These rows ``[N, M, D]`` as senders: with what the first convolution makes of each from the others.
+
+        It is done for ``size`` rows at a time, since the graph of all may not fit into memory. The rest as in :meth:`adjacency`.
+        """
+        others = ~torch.eye(len(latent), dtype=torch.bool, device=latent.device)
+        hidden = latent.clone()
+        for rows in torch.arange(len(latent), device=latent.device).split(size):
+            adjacency = self.adjacency(latent[rows], present[rows], latent, present, others[rows], share)
+            hidden[rows] = _convolved(self.first, adjacency, torch.cat([latent, latent[rows]]))
+        return Senders(latent, present, hidden)
 
     def forward(
         self,
@@ -202,7 +210,7 @@ class NeighbourGraph(nn.Module):
         elif others is None:
             others = present.new_ones(len(latent), len(stored))
         adjacency = self.adjacency(latent, present, stored, known, others, share)
-        hidden = self.hidden(latent, stored, adjacency)
+        hidden = _convolved(self.first, adjacency, torch.cat([stored, latent]))
         beyond = hidden if senders is None else senders.hidden
         borrowed = _convolved(self.second, adjacency, torch.cat([beyond, hidden]))
         mixed = [gate(borrowed[:, m], latent[:, m]) for m, gate in enumerate(self.gates)]

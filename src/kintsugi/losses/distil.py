@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kintsugi.core.task import Link, Task, link_of
+from kintsugi.core.task import Link, Task, by_row, link_of
 
 
 def soft_targets(student: Tensor, teacher: Tensor, link: Link | Task, temperature: float = 1.0) -> Tensor:
@@ -34,4 +34,4 @@ def soft_targets(student: Tensor, teacher: Tensor, link: Link | Task, temperatur
         kl = (F.binary_cross_entropy_with_logits(s, p, reduction="none") - entropy).flatten(1)
         return temperature**2 * kl.mean(1)
     kl = F.kl_div(F.log_softmax(s, 1), F.log_softmax(t, 1), log_target=True, reduction="none").sum(1)
-    return temperature**2 * kl.reshape(len(kl), -1).mean(1)
+    return temperature**2 * by_row(kl).mean(1)

@@ -79,5 +79,15 @@ class Ordinal(OneClass):
             "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
         }
 
+    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+        """Kappa with quadratic weights of the most probable class, NaN where all rows are of one class and told to be; guessing
+        has 0.
+        """
+        guess, truth = probabilities.argmax(1).double(), target.double()
+        apart = (
+            len(truth) * (guess.square().sum() + truth.square().sum()) - 2 * guess.sum() * truth.sum()
+        )  # over all pairs
+        return "quadratic kappa", float(1 - len(truth) * (guess - truth).square().sum() / apart), 0.0
+
     def to_json(self) -> dict[str, Any]:
         return {"classes": list(self.names)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.task import TASKS, Face
+from kintsugi.core.task import TASKS, Face, by_row
 from kintsugi.tasks.common import NamedOutputs
 
 
@@ -85,8 +85,7 @@ class Regression(NamedOutputs):
 
     def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
         """R², averaged over targets (NaN where one of them never varies); guessing says the mean."""
-        values = probabilities.double().reshape(len(target), -1)
-        truth = target.double().reshape(len(target), -1)
+        values, truth = by_row(probabilities.double()), by_row(target.double())
         rest = (values - truth).square().sum(0)
         total = (truth - truth.mean(0)).square().sum(0)
         return "R²", float((1 - rest / total.masked_fill(total == 0, math.nan)).mean()), 0.0

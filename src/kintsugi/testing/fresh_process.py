@@ -1,4 +1,4 @@
-"""Promise 6: a saved model, loaded in another process, answers as it did, and nothing heavy is imported for it.
+"""A saved model, loaded in another process, answers as it did, with the parameters it had, and imports nothing heavy.
 
 ``python -m kintsugi.testing.fresh_process FOLDER`` is that other process; it imports what a user who predicts would.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.component import Component
@@ -37,14 +37,16 @@ def wrong_in_a_fresh_process(methods: Sequence[type[Component]], folder: Path) -
     Raises:
         AssertionError: the process ended with an error, or predicting imports what is heavy.
     """
-    from kintsugi.testing import data_for, everything, round_trip
+    from kintsugi.testing import data_for, everything, fitted, round_trip
 
     expected: dict[str, Tensor] = {}
+    parameters: dict[str, dict[str, int]] = {}
     tensors: dict[str, Tensor] = {}
     order: dict[str, dict[str, object]] = {"methods": {}, "names": {}}
     for cls in methods:
         key = cls.card.key
         expected[key] = round_trip(cls, folder / key)
+        parameters[key] = parameter_sizes(fitted(cls))
         data = data_for(cls, absent=0.3)
         batch = everything(data)
         name = f"{data.schema.task.key}{len(batch.names)}"
@@ -69,7 +71,19 @@ def wrong_in_a_fresh_process(methods: Sequence[type[Component]], folder: Path) -
         if not torch.equal(expected[key], answers[key]):
             gap = float((expected[key] - answers[key]).abs().max())
             wrong[key] = f"the loaded model answers otherwise, by up to {gap:.2g}"
+        elif parameters[key] != reply["parameters"][key]:
+            wrong[key] = _other_parameters(parameters[key], reply["parameters"][key])
     return wrong
+
+
+def parameter_sizes(pipeline: nn.Module) -> dict[str, int]:
+    """Name -> how many numbers, of every parameter; one that two modules share counts once."""
+    return {name: p.numel() for name, p in pipeline.named_parameters()}
+
+
+def _other_parameters(before: dict[str, int], after: dict[str, int]) -> str:
+    names = ", ".join(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+    return f"the loaded model has {sum(after.values()):,} parameters, the saved one {sum(before.values()):,}: {names}"
 
 
 def answer_all(folder: Path) -> None:
@@ -81,18 +95,21 @@ def answer_all(folder: Path) -> None:
     from kintsugi.core.store import load
 
     tensors = load_file(folder / BATCHES)
-    answers, faults = {}, {}
+    answers, faults, parameters = {}, {}, {}
     for key, name in order["methods"].items():
         batch = _batch(tensors, name, tuple(order["names"][name]))
         try:
             pipeline, _ = load(folder / key)
             with torch.no_grad():
                 answers[key] = pipeline(batch).output
+            parameters[key] = parameter_sizes(pipeline)
         except KintsugiError as error:
             faults[key] = f"the saved model cannot be used: {error}"
     save_file(answers, folder / ANSWERS)
     heavy = sorted(set(HEAVY) & sys.modules.keys())
-    (folder / REPLY).write_text(json.dumps({"faults": faults, "heavy": heavy}), encoding="utf-8")
+    (folder / REPLY).write_text(
+        json.dumps({"faults": faults, "heavy": heavy, "parameters": parameters}), encoding="utf-8"
+    )
 
 
 def _batch(tensors: dict[str, Tensor], name: str, names: tuple[str, ...]) -> Batch:

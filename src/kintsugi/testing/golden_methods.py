@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
@@ -18,7 +17,6 @@ from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError, KintsugiError
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Schema, Task
-from kintsugi.core.stage import Stage
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.imperfect.missing import parse_mechanism
 from kintsugi.tasks import Classification
@@ -27,6 +25,7 @@ from kintsugi.testing.fixture import toy
 from kintsugi.testing.golden_numbers import UNTRAINED, Numbers
 from kintsugi.testing.golden_parts import TOYS
 from kintsugi.training.sampling import generator
+from kintsugi.training.stage_run import Losses
 from kintsugi.training.trainer import Trainer
 
 ROWS, ANSWERED, FEW = 144, 20, 8
@@ -54,23 +53,22 @@ OTHER_ARGUMENTS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
 )
 
 
-class FirstLosses(Trainer):
-    """Trains, and notes the named losses of the first update of every stage, teachers' stages too, in ``first``."""
+class FirstLosses:
+    """An observer of training: the named losses of the first update of every stage, teachers' stages too."""
 
-    def start(self) -> FirstLosses:
+    def __init__(self) -> None:
         self.first: dict[str, Mapping[str, Numbers]] = {}
         self._names: Counter[str] = Counter()
-        self._noted = 0
-        return self
+        self._noted = -1
 
-    def _update(self, losses: dict[str, Tensor], batch: Batch, stage: Stage, *rest: Any) -> None:
-        if self._run != self._noted:  # the first update of this stage
-            self._noted = self._run
-            self._names[stage.name] += 1
-            again = self._names[stage.name]
-            name = f"stage {stage.name}" + (f" {again}" if again > 1 else "")
-            self.first[name] = {f"loss {term}": float(loss.detach()) for term, loss in losses.items()}
-        super()._update(losses, batch, stage, *rest)
+    def __call__(self, seen: Losses) -> None:
+        if seen.run == self._noted:
+            return
+        self._noted = seen.run
+        self._names[seen.stage.name] += 1
+        again = self._names[seen.stage.name]
+        name = f"stage {seen.stage.name}" + (f" {again}" if again > 1 else "")
+        self.first[name] = {f"loss {term}": float(loss.detach()) for term, loss in seen.losses.items()}
 
 
 def toys(card: Card) -> dict[str, Dataset]:
@@ -140,7 +138,8 @@ def trained(
     """
     pipeline = build(cls, data.schema, **hyper)
     train, val, test = data.split()
-    trainer = FirstLosses(**{**SHORT, "epochs": epochs}).start()
+    trainer, losses = Trainer(**{**SHORT, "epochs": epochs}), FirstLosses()
+    trainer.observers.append(losses)
     trainer.fit(pipeline, Splits(train, val, test))
     watched: dict[str, Numbers] = {}
     if len(pipeline.monitors):
@@ -153,9 +152,10 @@ def trained(
                 for name, buffer in monitor.named_buffers(recurse=False)
             },
             "answers to damage": answers(pipeline, batch),
-            "reliability": "none" if reliability is None else reliability.double().tolist(),
+            # of an absent modality nobody knows how reliable it is
+            "reliability": "none" if reliability is None else reliability.double().nan_to_num(-1.0).tolist(),
         }
-    return {**trainer.first, "answers": answers(pipeline, with_holes(test, rows)), **watched}
+    return {**losses.first, "answers": answers(pipeline, with_holes(test, rows)), **watched}
 
 
 def outputs(cls: type[Component], data: Dataset, **hyper: Any) -> list[Numbers] | str:

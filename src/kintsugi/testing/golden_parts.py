@@ -22,7 +22,7 @@ from kintsugi.testing.golden_numbers import Numbers, projections, seeded
 from kintsugi.training.sampling import generator
 
 DIM, FEW = 32, 6
-TOYS = ("classification", "multilabel", "regression")
+TOYS = ("classification", "multilabel", "regression", "ordinal")
 SHAPES: Mapping[str, tuple[Modality, ...]] = MappingProxyType(
     {
         "image": (Modality("small", "image", (1, 8, 8)), Modality("colour", "image", (3, 33, 40))),

@@ -89,13 +89,14 @@ def next_steps(key: str, file: Path) -> str:
     return "\n".join(
         [
             f"{file}: a small method that works; it is yours to change.",
-            f"1. Write the method, its ablation and its check, and every text of the card that begins with {PLACEHOLDER!r}.",
+            f"1. Write the method, its ablation and its claims, and every text of the card that begins with {PLACEHOLDER!r}.",
             f"2. Paste the paper's entry into {references}{', where its key stands in order' * inside}:",
             "",
             BIBTEX % key,
             "",
             f"3. See whether it keeps its promises:  kintsugi check {key}{plugin}",
-            f"4. Note its numbers:                   kintsugi golden {key}{plugin} --renew",
+            f"4. See how firmly its claims hold:     kintsugi check {key}{plugin} --seeds 5 --record",
+            f"5. Note its numbers:                   kintsugi golden {key}{plugin} --renew",
         ]
     )
 

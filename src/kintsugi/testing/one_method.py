@@ -22,8 +22,8 @@ from kintsugi.core.methods import METHODS
 from kintsugi.testing import CHECKS
 from kintsugi.testing.architecture import faults_of_method
 from kintsugi.testing.fresh_process import wrong_in_a_fresh_process
+from kintsugi.testing.holding import place_of
 from kintsugi.testing.new_method import BIBTEX, PLACEHOLDER, placeholders
-from kintsugi.testing.promises import place_of
 from kintsugi.testing.style_tools import NotInstalled, checkout, style_faults, type_faults
 
 GOLDEN = Path("tests/golden")  # in the source checkout
@@ -31,12 +31,17 @@ GOLDEN = Path("tests/golden")  # in the source checkout
 
 @dataclass(frozen=True)
 class Result:
-    """How one step went; ``seconds`` by the clock, ``message``: what failed, why it was skipped, or what else there is to say."""
+    """How one step went.
+
+    seconds: by the clock. message: what failed, why it was skipped, or what else there is to say. cpu: seconds of this
+    process, which a busy machine does not change.
+    """
 
     step: str
     state: Literal["ok", "failed", "skipped"]
     seconds: float
     message: str = ""
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _chosen(only: Iterable[str]) -> list[str]:
 
 
 def _result(name: str, subject: Subject) -> Result:
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     state: Literal["ok", "failed", "skipped"] = "failed"
     try:
         said = STEPS[name](subject)
@@ -118,7 +123,7 @@ def _result(name: str, subject: Subject) -> Result:
         message = str(error) or f"an assertion fails in {place_of(error)}"
     except Exception as error:  # whatever is wrong with somebody's file
         message = f"{type(error).__name__} in {place_of(error, str(subject.file))}: {error}"
-    return Result(name, state, time.perf_counter() - start, message)
+    return Result(name, state, time.perf_counter() - start, message, time.process_time() - worked)
 
 
 # the steps ------------------------------------------------------------------------------------------------------------

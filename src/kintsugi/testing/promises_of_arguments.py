@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from kintsugi.testing.holding import hold, place_of
 from kintsugi.testing.trials import ROWS, ask, build, data_for, everything, tasks_of
 from kintsugi.training.trainer import Trainer
 
+HOLES = 0.3  # share of absent slots
 NONSENSE = "no such thing"
 SHOWN = "no shape, stage, first loss, limit or answer"
 
@@ -53,11 +55,11 @@ def probes_of(cls: type[Component]) -> dict[str, tuple[Any, ...]]:
 
 
 def _worlds(cls: type[Component]) -> Iterator[Callable[[], Dataset]]:
-    """Data on which an argument may show: mixed kinds for each task of the card, then vectors for the first."""
+    """Data on which an argument may show: vectors with holes, which cost least, then mixed kinds for each task."""
     least, most = cls.card.modalities
+    yield lambda: toy(tasks_of(cls)[0], rows=ROWS, modalities=max(least, min(3, most or 3)), holes=HOLES)
     for task in tasks_of(cls):
-        yield lambda task=task: data_for(cls, task, absent=0.3)  # type: ignore[misc]
-    yield lambda: toy(tasks_of(cls)[0], rows=ROWS, modalities=max(least, min(3, most or 3)))
+        yield partial(data_for, cls, task, absent=HOLES)
 
 
 class _Look:
@@ -115,7 +117,7 @@ def seen(cls: type[Component], data: Dataset, hyper: dict[str, Any]) -> tuple[An
 def candidates(cls: type[Component], name: str, default: Any) -> list[Any]:
     """Values to try in place of a default: those of ``probes``, else some near it, of its type or of its annotation's."""
     named = probes_of(cls).get(name, ())
-    values = list(named) if named else _near(default, annotation(cls, name), cls.card.modalities[0])
+    values = list(named) if named else _near(default, annotation(cls, name))
     distinct: list[Any] = []
     for value in values:
         if not any(_equal(value, other) for other in (default, *distinct)):
@@ -129,14 +131,15 @@ def _equal(one: Any, other: Any) -> bool:
 
 def annotation(cls: type[Component], name: str) -> str:
     """The type of an argument as it is written; empty where it has none."""
-    for function in (cls.__init__, cls.pipeline):
+    constructor: Any = cls.__init__
+    for function in (constructor, getattr(cls, "pipeline", constructor)):
         parameter = inspect.signature(function).parameters.get(name)
         if parameter is not None and parameter.annotation is not parameter.empty:
             return str(parameter.annotation)
     return ""
 
 
-def _near(default: Any, written: str, modalities: int) -> list[Any]:
+def _near(default: Any, written: str) -> list[Any]:
     if isinstance(default, bool):
         return [not default]
     if isinstance(default, int):
@@ -145,16 +148,19 @@ def _near(default: Any, written: str, modalities: int) -> list[Any]:
         return [default * 0.5, default * 3 + 0.1]
     if isinstance(default, str):
         return [NONSENSE]
-    if isinstance(default, tuple | list) and default and all(isinstance(x, int | float) for x in default):
-        return [type(default)(x * 2 for x in default), type(default)(reversed(default))]
+    if isinstance(default, tuple | list):
+        numbers: list[Any] = [x for x in default if isinstance(x, int | float)]
+        whole = bool(numbers) and len(numbers) == len(default)
+        sort: Any = type(default)
+        return [sort([x * 2 for x in numbers]), sort(numbers[::-1])] if whole else []
     return _by_annotation(written) if default is None else []
 
 
 def _by_annotation(written: str) -> list[Any]:
     """For arguments whose default is None: values of the type that is written beside it."""
-    if re.search(r"Sequence|tuple|list", written):  # one for each modality, of which there may be several
-        number: Any = 1.0 if "float" in written else 1
-        return [[number] + [number / 2 if "float" in written else 2] * (count - 1) for count in (4, 3, 2, 1)]
+    if re.search(r"Sequence|tuple|list", written):  # one for each modality, as many as there may be
+        first, others = (1.0, 0.5) if "float" in written else (1, 2)
+        return [[first] + [others] * (count - 1) for count in (4, 3, 2, 1)]
     words = set(re.findall(r"\w+", written))
     tried = {"bool": [True], "int": [1, 2], "float": [0.5, 2.0], "str": [NONSENSE]}
     return [value for name, values in tried.items() if name in words for value in values]

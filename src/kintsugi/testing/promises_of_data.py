@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kintsugi.core.component import Component
@@ -178,4 +177,3 @@ def _tensors(place: str, value: Any, seen: set[int], depth: int) -> Iterator[tup
             yield from _tensors(f"{place}{i}.", each, seen, depth - 1)
     elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
         yield from _tensors(place, vars(value), seen, depth - 1)
-

@@ -33,12 +33,13 @@ def check(pipeline: Pipeline, data: Splits) -> None:
             f"the model was made for {', '.join(pipeline.schema.names)} ({task.key}), "
             f"the data has {', '.join(train.schema.names)} ({train.schema.task.key})"
         )
-    if train.target is None:
-        raise DataError(f"{train.name}: no target column was named, so there is nothing to learn")
-    labelled = train.target[train.target_present]
-    if not len(labelled):
-        raise DataError(f"{train.name}: every label of the training rows is missing")
-    task.check_training(labelled, train.name)
+    if task.needs_target:
+        if train.target is None:
+            raise DataError(f"{train.name}: no target column was named, so there is nothing to learn")
+        labelled = train.target[train.target_present]
+        if not len(labelled):
+            raise DataError(f"{train.name}: every label of the training rows is missing")
+        task.check_training(labelled, train.name)
     if data.auxiliary is not None and data.auxiliary.schema.modalities != train.schema.modalities:
         raise ConfigError(
             f"the auxiliary table {data.auxiliary.name} is read otherwise than the training rows: it has to have the same "

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 class Losses:
     """What an observer of training sees of each batch, before anything moves.
 
-    stage: whose batch it is; losses: by name, with their graph; moving: the parameters that the stage moves.
+    stage: whose batch it is; run: the number of this stage in the fit, those of teachers too; losses: by name, with their
+    graph; moving: the parameters that the stage moves.
     """
 
     stage: Stage
+    run: int
     epoch: int
     batch: Batch
     losses: dict[str, Tensor]
@@ -131,7 +133,7 @@ class StageRun:
         self.module, self.optimizer, self.wrapped = self.at.setup(
             _LossesOf(pipeline, self.path), self.moving, self.trainer.make_optimizer
         )
-        self.steps = max(1, count(len(self.rows), self.trainer.batch_size) // self.at.world)
+        self.steps = max(1, count(self.rows, self.trainer.batch_size, self.source) // self.at.world)
         self.place = saved.Position(fit.key, self.number, 0)
         self.best: dict[str, Tensor] | None = None
         if fit.resume is not None and self.number == fit.resume.position.run:
@@ -182,7 +184,7 @@ class StageRun:
         seed, rank, size = self.trainer.seed, self.at.rank, self.trainer.batch_size
         draw = generator(seed, self.number, epoch, "view", rank)
         view = get_view(self.stage.view)
-        chunks = self.at.share(order(self.rows, size, generator(seed, self.number, epoch, "rows")))
+        chunks = self.at.share(order(self.rows, size, generator(seed, self.number, epoch, "rows"), self.source))
         pairs = zip(batches(self.source, chunks), self._auxiliary(chunks, epoch), strict=False)
         for batch, auxiliary in pairs:
             batch = batch.to(self.at.device) if self.at.moves else batch
@@ -210,7 +212,7 @@ class StageRun:
             values = {name: float(loss.detach()) for name, loss in losses.items()}
             raise NonFiniteLoss(name, epoch, values, batch.index.tolist())
         for observer in self.trainer.observers:
-            observer(Losses(self.stage, epoch, batch, losses, self.moving))
+            observer(Losses(self.stage, self.number, epoch, batch, losses, self.moving))
         if not total.requires_grad:
             raise ConfigError(f"stage {name!r}: its losses reach none of the parameters that it moves")
         many = self.trainer.accumulate

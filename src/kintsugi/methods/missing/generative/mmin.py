@@ -28,7 +28,7 @@ from kintsugi.losses.distance import mse
         imperfection=("missing at test",),
         faithful=(
             "a cascade of residual autoencoders imagines the embedding of what is missing",
-            "the classifier sees the bottlenecks of all blocks, nothing else",
+            "the classifier sees the linear bottlenecks of all blocks, nothing else",
             "the target is a frozen copy of the encoders, trained on complete rows, looking at the missing part alone",
             "a backward cascade leads from the imagined back to the available embedding",
         ),
@@ -183,6 +183,7 @@ def claims(fixture: Fixture) -> Claims:
     answer = _dense([model.task_head.linear], _dense(model.trunk, codes))
     gap = np.abs(answer - output).max()
     yield Claim("the classifier sees the bottlenecks of all blocks and nothing else", gap, at_most=1e-9)
+    yield Claim("bottlenecks pass no activation", float((codes < 0).mean()), at_least=0.2)
     surprise = np.log(np.exp(answer).sum(1)) - answer[np.arange(80), np.asarray(batch.target)]
     yield Claim(
         "the task's loss is that of each row's label", abs(surprise.mean() - float(losses["task"])), at_most=1e-9
