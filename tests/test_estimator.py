@@ -215,7 +215,7 @@ def test_a_row_with_nothing_gets_the_prior_and_says_so() -> None:
     assert model.predict_proba(frame)[1] == pytest.approx([21 / 47, 21 / 47, 5 / 47], abs=1e-5)
     assert model.predict_proba([{"ward": None}])[0] == pytest.approx([21 / 47, 21 / 47, 5 / 47], abs=1e-5)
     told = fitted().predict_frame(frame)
-    assert list(told.columns) == ["row", "prediction", "probability", "used"]
+    assert list(told.columns) == ["row", "prediction", "probability", "used", "uncertainty"]
     assert told["row"].tolist() == list(range(6))
     assert told["used"].tolist()[:5] == [
         "note+vitals+lab", "nothing (prior)", "note+vitals+lab", "note+vitals+lab", "vitals+lab",
@@ -301,7 +301,7 @@ def test_several_labels() -> None:
     assert model.score(frame) > 0.8
     assert values[1] == pytest.approx(labels.mean(0), abs=0.02)
     told = model.predict_frame(frame)
-    assert list(told.columns) == ["row", "probability_fever", "probability_cough", "used"]
+    assert list(told.columns) == ["row", "probability_fever", "probability_cough", "used", "uncertainty"]
     assert np.array_equal(told[["probability_fever", "probability_cough"]].to_numpy(), values)
 
 

@@ -203,7 +203,8 @@ def test_what_came_with_nothing_stays_so_and_used_is_what_came_in() -> None:
     answer = pipeline.eval()(batch)
     assert answer.used.tolist() == batch.present.tolist()
     assert torch.equal(answer.output[1], pipeline.model.prior)
-    assert bool(answer.embedding.isnan().any(1).tolist() == [False, True, False])
+    assert answer.embedding is not None
+    assert answer.embedding.isnan().any(1).tolist() == [False, True, False]
 
 
 def test_what_was_filled_is_answered_from() -> None:
@@ -446,6 +447,44 @@ def test_a_last_closed_form_does_not_switch_off_the_choice_of_the_epoch(monkeypa
     assert not torch.equal(seen[0][linear], seen[1][linear])
 
 
+class Grows(Settles):
+    """Buffers of another size in each epoch, and one that is there from the second on."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__(schema)
+        self.register_buffer("late", None)
+
+    def on_epoch(self, data: Splits) -> None:
+        if self.clock.epoch:
+            self.late = torch.ones(2)
+
+    def settle(self, data: Splits) -> None:
+        self.bank = torch.full((self.clock.epoch + 1,), float(self.clock.epoch))
+
+
+@pytest.mark.parametrize(("scores", "best"), [([0.9, 0.1, 0.2], 0), ([0.1, 0.9, 0.2], 1), ([0.1, 0.2, 0.9], 2)])
+def test_buffers_of_the_best_epoch_come_back_with_the_size_that_they_had(
+    scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(monkeypatch, scores)
+    model = Grows(SCHEMA)
+    pipeline = Pipeline(model)
+    monkeypatch.setattr(pipeline, "settle", _settles_in_training(pipeline))
+    fit(pipeline, splits(), epochs=3)
+    assert model.get_buffer("bank").tolist() == [float(best)] * (best + 1)
+    assert (model.late is None) == (best == 0)
+
+
+def _settles_in_training(pipeline: Pipeline) -> Callable[[Splits], None]:
+    """Only before validations, so that what came back can be seen."""
+
+    def settle(data: Splits) -> None:
+        if pipeline.model.clock.progress < 1.0:
+            pipeline.model.settle(data)
+
+    return settle
+
+
 # tables ------------------------------------------------------------------------------------------------------------
 class Reading(Model):
     """Notes the rows of its batches and of their auxiliary ones, and their identity."""
@@ -686,6 +725,19 @@ def test_what_is_saved_is_the_calibrated_state(adapting: Pipeline, tmp_path: Pat
     assert torch.equal(loaded(batch).output, first)
     loaded.reset()
     assert differing(weights(loaded), calibrated) == []
+
+
+def test_training_again_starts_from_the_calibrated_state_and_forgets_it(adapting: Pipeline, tmp_path: Path) -> None:
+    calibrated = weights(adapting)
+    adapting(rows_of(splits().test, 4))
+    adapting.begin_training()
+    assert differing(weights(adapting), calibrated) == []
+    assert adapting.calibrated == {}
+    with torch.no_grad():
+        for p in adapting.model.parameters():
+            p.add_(1.0)
+    loaded, _ = store.load(store.save(adapting, tmp_path / "model"))
+    assert differing(weights(loaded), weights(adapting)) == [], "weights of before the training were saved"
 
 
 def test_a_clone_adapts_by_itself(adapting: Pipeline) -> None:

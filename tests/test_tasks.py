@@ -518,7 +518,7 @@ def test_a_classifier_learns_grades_from_a_table_and_is_evaluated_saved_and_load
     assert train.target is not None
     counts = np.bincount(train.target.numpy(), minlength=3) + 1
     np.testing.assert_allclose(loaded.predict_proba(nothing)[0], counts / counts.sum(), rtol=1e-4)
-    assert loaded.predict_frame(nothing).columns.tolist() == ["row", "prediction", "probability", "used"]
+    assert loaded.predict_frame(nothing).columns.tolist() == ["row", "prediction", "probability", "used", "uncertainty"]
 
 
 def test_a_report_shows_grades_in_words(tmp_path: Path) -> None:

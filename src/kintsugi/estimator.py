@@ -30,6 +30,7 @@ from kintsugi.data.dataset import Dataset
 from kintsugi.data.reading import check_reading
 from kintsugi.data.splits import split_rows
 from kintsugi.data.table import Table
+from kintsugi.evaluation.answer_table import answer_frame
 from kintsugi.training.checks import cards_of
 from kintsugi.training.trainer import Trainer
 
@@ -312,32 +313,15 @@ class _Estimator:
                 gives them.
             stream: a method that adapts goes on from where the last call left it.
         """
-        schema = self._fitted().schema
-        found = [(self._columns(p, details), p.used.cpu()) for _, p in self._answers(self._rows(rows), stream)]
-        frame = pd.concat([columns for columns, _ in found], ignore_index=True) if found else pd.DataFrame()
-        used = torch.cat([u for _, u in found]) if found else torch.zeros(0, len(schema), dtype=torch.bool)
-        frame["used"] = [
-            "+".join(n for n, u in zip(schema.names, row, strict=True) if u) or "nothing (prior)"
-            for row in used.tolist()
+        pipeline = self._fitted()
+        names = pipeline.model.schema.names
+        parts = [
+            answer_frame(answer.map(lambda x: x.cpu()), pipeline.schema.task, names, details)
+            for _, answer in self._answers(self._rows(rows), stream)
         ]
+        frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"used": []})
         frame.insert(0, "row", range(len(frame)))
         return frame
-
-    def _columns(self, prediction: Prediction, details: bool) -> pd.DataFrame:
-        schema, answer = self.pipeline_.schema, prediction.map(lambda x: x.cpu())
-        task, names = schema.task, self.pipeline_.model.schema.names
-        columns: dict[str, Any] = dict(task.decode(task.probabilities(answer.output.float())))
-        if answer.uncertainty is not None:
-            if answer.uncertainty.ndim == 1:
-                columns["uncertainty"] = answer.uncertainty.numpy().round(4)
-            else:
-                spread = task.spread(answer.uncertainty.float()).reshape(len(answer.output), -1)
-                columns |= {f"uncertainty_{n}": x.numpy() for n, x in zip(task.names, spread.T, strict=True)}
-        if answer.reliability is not None:
-            columns |= {f"reliability_{n}": x.numpy() for n, x in zip(names, answer.reliability.T, strict=True)}
-        if details:
-            columns |= _details(answer, task, names)
-        return pd.DataFrame(columns)
 
     def _score(self, rows: Rows) -> float:
         """The plain score of the task on those of the rows that have a label."""
@@ -464,19 +448,6 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra.get("reading"), extra.get("trained_on", {})
     model.training_condition_ = extra.get("training_condition", "unstated")
     return model
-
-
-def _details(answer: Prediction, task: Task, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What most users need not see: answers of single modalities, weights, the embedding."""
-    columns: dict[str, np.ndarray] = {}
-    for modality, values in answer.unimodal.items():
-        wide = values.reshape(len(values), -1)
-        columns |= {f"{modality}_{n}": x.numpy() for n, x in zip(task.names, wide.T, strict=True)}
-    if answer.weights is not None:
-        columns |= {f"weight_{n}": x.numpy() for n, x in zip(names, answer.weights.T, strict=True)}
-    if answer.embedding is not None:
-        columns |= {f"embedding_{i}": x.numpy() for i, x in enumerate(answer.embedding.T)}
-    return columns
 
 
 def _mapping(value: object, name: str) -> dict[str, Any]:

@@ -124,7 +124,12 @@ class Pipeline(nn.Module):
         return restored
 
     def begin_training(self) -> None:
-        """What training needs is there, built anew where an earlier training or a saved model left it out."""
+        """What training needs is there, built anew where an earlier training or a saved model left it out.
+
+        What was learned in use is let go, and so is the calibrated state, since training moves the weights.
+        """
+        self.reset()
+        self.__dict__["calibrated_"] = {}
         for path, recipe in self.recipes.items():  # in their old order, which strategies and teachers go by
             component = recipe.kind(self.schema, **recipe.hyper)  # type: ignore[call-arg]
             group, _, name = path.partition(".")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,15 @@ from kintsugi.core.features import Features, Stream
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
+from kintsugi.core.schema import Schema
 from kintsugi.data.dataset import Dataset
+from kintsugi.evaluation.answer_table import answer_frame
 from kintsugi.evaluation.protocols import Condition
 from kintsugi.evaluation.shared import shared
 from kintsugi.imperfect.mask import hide_steps
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STREAM = 64
 
@@ -57,6 +62,14 @@ class Outcome:
     unimodal: dict[str, Tensor] = field(default_factory=dict)
     embedding: Tensor | None = None
     restored: dict[str, Tensor] = field(default_factory=dict)
+
+    def frame(self, schema: Schema, details: bool = False) -> pd.DataFrame:
+        """One line for each row, as :func:`~kintsugi.evaluation.answer_table.answer_frame` has it."""
+        answer = Prediction(
+            self.output, self.used, self.embedding, self.unimodal, self.restored, self.weights, self.reliability,
+            self.uncertainty,
+        )  # fmt: skip
+        return answer_frame(answer, schema.task, schema.names, details)
 
 
 def predict_conditions(

@@ -162,5 +162,5 @@ def _by_annotation(written: str) -> list[Any]:
         first, others = (1.0, 0.5) if "float" in written else (1, 2)
         return [[first] + [others] * (count - 1) for count in (4, 3, 2, 1)]
     words = set(re.findall(r"\w+", written))
-    tried = {"bool": [True], "int": [1, 2], "float": [0.5, 2.0], "str": [NONSENSE]}
+    tried: dict[str, list[Any]] = {"bool": [True], "int": [1, 2], "float": [0.5, 2.0], "str": [NONSENSE]}
     return [value for name, values in tried.items() if name in words for value in values]

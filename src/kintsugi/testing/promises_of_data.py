@@ -141,21 +141,21 @@ def bank_is_declared(cls: type[Component]) -> None:
     for name in sorted(sizes.keys() & smaller.keys()):
         hold(
             sizes[name] == smaller[name],
-            f"{name} has the shape {list(smaller[name])} after {FEWER} training rows and {list(sizes[name])} after {rows}: "
-            "it keeps rows; let the card say reference=True",
+            f"{name} has the shape {smaller[name]} after {FEWER} training rows and {sizes[name]} after {rows}: it keeps rows; "
+            "let the card say reference=True",
         )
-    kept = [name for name, size in sizes.items() if size == ()]
+    kept = [name for name, size in sizes.items() if size is None]
     hold(not kept, f"{', '.join(kept)} holds on to the training rows; let it go, or let the card say reference=True")
 
 
-def _sizes(pipeline: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor that is held; ``()`` for a whole table."""
-    sizes: dict[str, tuple[int, ...]] = {}
+def _sizes(pipeline: nn.Module) -> dict[str, list[int] | None]:
+    """Name -> shape of every tensor that is held; None for a whole table."""
+    sizes: dict[str, list[int] | None] = {}
     seen: set[int] = set()
     for path, module in pipeline.named_modules():
         held = {k: v for k, v in vars(module).items() if k not in ("_modules", "attached_to", "own_encoders")}
         for name, value in _tensors(f"{path}." if path else "", held, seen, DEPTH):
-            sizes[name] = () if isinstance(value, Data) else (1, *value.shape)
+            sizes[name] = None if isinstance(value, Data) else list(value.shape)
     return sizes
 
 

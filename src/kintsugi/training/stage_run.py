@@ -18,6 +18,7 @@ from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, NonFiniteLoss
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
+from kintsugi.core.store import fill
 from kintsugi.data.loaders import batches, count, order
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.checks import moving, rows_of_stage
@@ -153,7 +154,7 @@ class StageRun:
             self._keep(epoch)
         self.at.settle()
         if self.best is not None:
-            pipeline.load_state_dict(self.best)
+            _put_back(pipeline, self.best)
         for _, component in pipeline.named_components():
             component.clock.progress = 1.0
 
@@ -255,6 +256,16 @@ class StageRun:
     def _tick(self, epoch: int, progress: float) -> None:
         for _, component in self.pipeline.named_components():
             component.clock.epoch, component.clock.progress = epoch, progress
+
+
+def _put_back(pipeline: Pipeline, best: dict[str, Tensor]) -> None:
+    """The weights and buffers of the best epoch; a buffer may have had another size then, or none."""
+    for name in pipeline.state_dict().keys() - best.keys():
+        path, _, leaf = name.rpartition(".")
+        buffers = pipeline.get_submodule(path)._buffers
+        if leaf in buffers:
+            buffers[leaf] = None
+    fill(pipeline, best, pipeline.state_dict(), "the best epoch", "make what changes its shape a buffer")
 
 
 @torch.no_grad()

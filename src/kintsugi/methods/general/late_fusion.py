@@ -88,15 +88,6 @@ class AbsentVoters(LateFusion):
         return self._answer(merged, weights, alone, features, fused)
 
 
-def each_modality_speaks_for_itself(fixture: Fixture) -> None:
-    """See the card's ``check``."""
-    model = fixture.trained().model
-    batch = fixture.batch()
-    for name in fixture.schema.names:
-        prediction = model(batch.only(name))
-        assert torch.equal(prediction.output, prediction.extras["alone"][name]), f"{name} does not speak for itself"
-
-
 @claims_of(LateFusion)
 def claims(fixture: Fixture) -> Claims:
     """On untrained models, each figure with its gradient, against the rule written out: none of it is learned."""

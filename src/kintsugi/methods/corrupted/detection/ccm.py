@@ -220,7 +220,7 @@ def claims(fixture: Fixture) -> Claims:
         _objective_gap(model, holes),
         at_most=1e-3,
     )
-    output, latent = model.train()(holes).output, _posterior(model, holes)[0]
+    output, (latent, _) = model.train()(holes).output, _posterior(model, holes)
     policy = model.task_head(Fused.vector(model.trunk(latent)))
     yield Claim("trunk and head learn on the mean of the latent", _gap(output, policy, model.eval()), at_most=1e-3)
     without, last = model(test.only(*names[:-1])), standard[-1]
@@ -285,17 +285,16 @@ def _objective_gap(model: CCM, batch: Batch) -> float:
         torch.manual_seed(0)
         losses = model.step(batch).losses
         torch.manual_seed(0)
-        terms = {}
+        terms, width = {}, sum(x.shape[1] for x in model.targets(batch).values()) / len(batch.names)
         for name in ("all", *(f"without_{m}" for m in batch.names)):
             mean, variance = _posterior(model, batch.where(torch.tensor([name != f"without_{m}" for m in batch.names])))
             z = mean + variance.sqrt() * torch.randn_like(mean)
             divergence = 0.5 * (variance + mean.square() - 1 - variance.log()).sum(1).mean()
             errors = _errors(model, z[:, None].expand(-1, len(batch.names), -1), batch)
-            terms[name] = errors[batch.present].mean() + 0.15 / 8 * divergence
+            terms[name] = errors[batch.present].mean() + 0.15 / width * divergence
         mean, logvar = _experts(model, batch)
-        terms["alone"] = _errors(model, mean + (0.5 * logvar).exp() * torch.randn_like(mean), batch)[
-            batch.present
-        ].mean()
+        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        terms["alone"] = _errors(model, z, batch)[batch.present].mean()
     model.clock.stage = "task"
     if losses.keys() != terms.keys():
         return torch.inf

@@ -207,7 +207,7 @@ def claims(fixture: Fixture) -> Claims:
 
     model.__dict__["step"] = step
     fixture.train(pipeline)
-    warm, meta = ([step for step in taken if (step[0] == "warm") is first] for first in (True, False))
+    warm, meta = ([one for one in taken if (one[0] == "warm") is first] for first in (True, False))
     early = sum(len(moving & {"pick", "disturb"}) for *_, moving in warm)
     yield Claim("the first stage moves neither of the two networks", early, at_most=0)
     yield Claim("the first stage takes a fifth of the epochs", abs(len({e for _, e, *_ in warm}) - 2), at_most=0)

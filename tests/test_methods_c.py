@@ -1,0 +1,534 @@
+"""M3Care and MiDl: the numbers of their papers and code, worked out apart from the library, and their toys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kintsugi.core import Batch, Features, Modality, Pipeline, Schema, Splits, Stream
+from kintsugi.core.errors import ConfigError
+from kintsugi.core.methods import METHODS, build_pipeline
+from kintsugi.data.dataset import Dataset, TensorSource
+from kintsugi.layers.adaptation import adaptable
+from kintsugi.layers.neighbours import AdaptiveGate, DeepKernel, NeighbourGraph, ReferenceNorm, Senders
+from kintsugi.methods.missing.alignment.m3care import Constant, M3Care
+from kintsugi.methods.missing.distillation.midl import MiDl
+from kintsugi.tasks import Classification, Multilabel, Regression
+from kintsugi.testing.fixture import Fixture
+from kintsugi.training.trainer import Trainer
+
+NAN = float("nan")
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def schema_of(*widths: int, task: Any = None) -> Schema:
+    modalities = tuple(Modality(f"m{i}", "vector", (width,)) for i, width in enumerate(widths))
+    return Schema(modalities, task or Classification([str(i) for i in range(4)]))
+
+
+def batch_of(inputs: list[Tensor], present: Tensor | None = None, target: Tensor | None = None) -> Batch:
+    rows = len(inputs[0])
+    seen = torch.ones(rows, len(inputs), dtype=torch.bool) if present is None else present
+    names = tuple(f"m{i}" for i in range(len(inputs)))
+    return Batch(names, dict(zip(names, inputs, strict=True)), seen, torch.arange(rows), target)
+
+
+def features_of(latent: Tensor, present: Tensor, identity: Tensor | None = None) -> Features:
+    return Features({f"m{i}": Stream.vector(x) for i, x in enumerate(latent.unbind(1))}, present, identity)
+
+
+# M3Care: its parts ----------------------------------------------------------------------------------------------------
+def test_the_norm_has_the_statistics_of_the_stored_rows_alone() -> None:
+    stored = torch.tensor([[1.0, 4.0], [3.0, 8.0], [NAN, 1e9]])
+    norm = ReferenceNorm(2)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0]))
+    normed = norm(torch.tensor([[5.0, 6.0]]), stored, torch.tensor([True, True, False]))
+    expected = [(5 - 2) / math.sqrt(1 + 1e-5), 2 * (6 - 6) / math.sqrt(4 + 1e-5)]
+    assert normed[0].tolist() == pytest.approx(expected)
+
+
+def test_a_single_stored_row_gives_no_scale() -> None:
+    normed = ReferenceNorm(2)(torch.tensor([[5.0, 6.0]]), torch.tensor([[1.0, 4.0]]), torch.tensor([True]))
+    assert normed.tolist() == [[4, 2]]
+    assert ReferenceNorm(2)(torch.ones(1, 2), torch.zeros(0, 2), torch.zeros(0, dtype=torch.bool)).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(("form", "eps", "expected"), [("product", 2.0, 0.7523188312), ("sum", -0.3, 0.6276672450)])
+def test_the_mixed_kernel_has_the_published_numbers(
+    form: str, eps: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = DeepKernel(2, eps, form)
+    plain = iter((torch.tensor([[0.8]]), torch.tensor([[0.5]])))  # of the latents, then of what was learned
+    monkeypatch.setattr("kintsugi.layers.neighbours.cross_kernel", lambda *_: next(plain))
+    one = torch.ones(1, dtype=torch.bool)
+    assert kernel(ReferenceNorm(2), torch.zeros(1, 2), torch.zeros(1, 2), one, one).item() == pytest.approx(expected)
+
+
+def test_the_kernel_is_that_of_numpy_on_normalised_rows() -> None:
+    with seeded():
+        kernel, norm, x = DeepKernel(3), ReferenceNorm(3), torch.randn(5, 3)
+    rows = x.double().numpy()
+    phi = [(layer.weight.double().detach().numpy(), layer.bias.double().detach().numpy()) for layer in kernel.phi[::2]]
+    learned = rows
+    for place, (weight, bias) in enumerate(phi):
+        learned = learned @ weight.T + bias
+        learned = np.maximum(learned, 0)  # between the layers, and after the last one in this form
+        assert place < 3
+    plain = [gaussian(standardised(rows)), gaussian(standardised(learned))]
+    s = 1 / (1 + math.exp(-2))
+    every = torch.ones(5, dtype=torch.bool)
+    np.testing.assert_allclose(
+        kernel(norm, x, x, every, every).detach(), ((1 - s) * plain[1] + s) * plain[0], rtol=1e-4
+    )
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+
+
+def gaussian(x: np.ndarray) -> np.ndarray:
+    squared = ((x[:, None] - x[None]) ** 2).sum(2)
+    width = squared.sum() / (len(x) ** 2 - len(x))
+    return np.mean([np.exp(-squared / (width * scale)) for scale in (0.5, 1, 2)], 0)
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'mean'"):
+        M3Care(schema_of(2, 2), form="mean")
+
+
+def test_the_gate_has_the_published_numbers() -> None:
+    gate = AdaptiveGate(2)
+    with torch.no_grad():
+        gate.neighbour.weight.copy_(torch.tensor([[0.4, 0.6]]))
+        gate.own.weight.copy_(torch.tensor([[-0.2, 0.5]]))
+        gate.neighbour.bias.zero_()
+        gate.own.bias.zero_()
+    z = gate(torch.tensor([[1.0, -0.5]]), torch.tensor([[0.3, 0.2]]))
+    assert z[0].tolist() == pytest.approx([0.6550659849, -0.1550659849])
+
+
+class Given(NeighbourGraph):
+    """With kernels that are given."""
+
+    def __init__(self, kernels: Tensor, theta: float) -> None:
+        super().__init__(len(kernels), 2, theta=theta)
+        self.given = kernels
+        self.kernels = nn.ModuleList(Read(self, m) for m in range(len(kernels)))
+
+
+class Read(nn.Module):
+    def __init__(self, graph: Given, m: int) -> None:
+        super().__init__()
+        self.table = graph.given[m]
+
+    def forward(self, norm: Any, query: Tensor, stored: Tensor, present: Tensor, valid: Tensor) -> Tensor:
+        return self.table[: len(query), : len(stored)]
+
+
+KERNELS = torch.tensor([[[1, 0.9, 0.2], [0.9, 1, 0.4], [0.2, 0.4, 1]], [[1, 0.5, 0.7], [0.5, 1, 0.3], [0.7, 0.3, 1]]])
+KNOWN = torch.tensor([[True, True], [True, False], [True, True]])
+THETA = math.log(0.42 / 0.58)
+
+
+def test_likeness_and_one_aggregation_have_the_published_numbers() -> None:
+    graph = Given(KERNELS, -9.0)
+    latent = torch.zeros(3, 2, 2)
+    everything = graph.likeness(latent, KNOWN, latent, KNOWN)
+    torch.testing.assert_close(everything, torch.tensor([[1, 0.9, 0.45], [0.9, 1, 0.4], [0.45, 0.4, 1]]))
+    graph = Given(KERNELS, THETA)
+    likeness = graph.likeness(latent, KNOWN, latent, KNOWN)
+    sums = (likeness * KNOWN[:, 1]) @ torch.tensor([[1.0, 2.0], [9.0, 9.0], [3.0, -1.0]])
+    torch.testing.assert_close(sums, torch.tensor([[2.35, 1.55], [0.9, 1.8], [3.45, -0.1]]))
+
+
+def test_a_graph_takes_from_senders_and_from_the_row_itself_in_rows_that_sum_to_one() -> None:
+    graph, latent = Given(KERNELS, THETA), torch.zeros(3, 2, 2)
+    others = ~torch.eye(3, dtype=torch.bool)
+    own = graph.adjacency(latent, KNOWN, latent, KNOWN, others, share=2.0)[1]  # of the second modality
+    away, itself = own[:, :3], own[:, 3:]
+    torch.testing.assert_close(away[0], torch.tensor([0, 0, 0.9]) / 1.9)  # the second row has nothing to send
+    torch.testing.assert_close(itself[0], torch.tensor([1 / 1.9, 0, 0]))
+    torch.testing.assert_close(away[1], torch.tensor([1.0, 0, 0]))  # nor anything of its own
+    assert itself[1].tolist() == [0, 0, 0]
+
+
+def test_rows_that_share_no_modality_are_not_alike_and_those_that_share_one_as_like_as_in_it() -> None:
+    with seeded():
+        graph, latent = NeighbourGraph(2, 4, theta=-20.0), torch.randn(6, 2, 4)
+    present = torch.tensor([[True, False], [False, True], [True, True]]).repeat(2, 1)
+    latent = torch.where(present[..., None], latent, 0)
+    likeness = graph.likeness(latent, present, latent, present)
+    assert likeness[0, 1] == 0
+    alone = graph.kernels[0](graph.norm, latent[:, 0], latent[:, 0], present[:, 0], present[:, 0])
+    assert likeness[0, 2].item() == pytest.approx(alone[0, 2].item(), abs=1e-6)
+    assert likeness[0, 2] > 0
+
+
+def test_the_threshold_leaves_survivors_as_they_are_and_each_pulls_at_it() -> None:
+    with seeded():
+        graph, latent = NeighbourGraph(2, 4), torch.randn(12, 2, 4)
+    every = torch.ones(12, 2, dtype=torch.bool)
+    low = graph.likeness(latent, every, latent, every).detach()
+    likeness = graph.likeness(latent, every, latent, every)
+    likeness.sum().backward()
+    survivors = int((likeness > 0).sum())
+    assert 12 < survivors < 144
+    assert graph.theta.grad is not None
+    assert graph.theta.grad.item() == pytest.approx(-0.25 * survivors)  # sigmoid'(0)
+    assert torch.equal(low[low > 0.5], likeness[likeness > 0])
+    assert bool((likeness[likeness > 0] > 0.5).all())
+
+
+def test_what_stands_in_empty_slots_changes_no_stand_in() -> None:
+    with seeded():
+        graph, latent, noise = NeighbourGraph(3, 8, theta=-2.0), torch.randn(16, 3, 8), torch.randn(16, 3, 8)
+    present = torch.rand(16, 3, generator=torch.Generator().manual_seed(0)) > 0.4
+    clean, noisy = torch.where(present[..., None], latent, 0), torch.where(present[..., None], latent, 99 * noise)
+    assert torch.equal(graph(clean, present), graph(noisy, present))
+    senders = [graph.senders(x, present) for x in (clean, noisy)]
+    assert torch.equal(senders[0].hidden[present], senders[1].hidden[present])
+    assert torch.equal(graph(clean, present, senders[0]), graph(noisy, present, senders[1]))
+
+
+def test_senders_are_the_same_worked_out_in_parts() -> None:
+    with seeded():
+        graph, latent = NeighbourGraph(2, 4), torch.randn(9, 2, 4)
+    every = torch.ones(9, 2, dtype=torch.bool)
+    torch.testing.assert_close(graph.senders(latent, every, size=4).hidden, graph.senders(latent, every).hidden)
+
+
+def test_stored_rows_give_what_a_batch_of_them_would() -> None:
+    with seeded():
+        graph, latent = NeighbourGraph(2, 4), torch.randn(9, 2, 4)
+    present = torch.tensor([[True, True], [False, True], [True, False]]).repeat(3, 1)
+    latent = torch.where(present[..., None], latent, 0)
+    others = ~torch.eye(9, dtype=torch.bool)
+    torch.testing.assert_close(graph(latent, present, graph.senders(latent, present), others), graph(latent, present))
+
+
+# M3Care: the model ----------------------------------------------------------------------------------------------------
+def settled(stored: int = 1024) -> tuple[M3Care, Fixture]:
+    fixture = Fixture(M3Care)
+    model = fixture.pipeline(stored=stored).model.eval()
+    assert isinstance(model, M3Care)
+    model.batch_rows.fill_(64)
+    with torch.no_grad():
+        model.settle(Splits(fixture.splits.train.identified(), fixture.splits.val))
+    return model, fixture
+
+
+@torch.no_grad()
+def test_a_training_row_that_is_asked_again_is_not_its_own_neighbour() -> None:
+    model, fixture = settled()
+    model.graph.theta.fill_(-3.0)
+    model.settle(Splits(fixture.splits.train.identified(), fixture.splits.val))
+    rows = torch.arange(6)
+    known, unknown = fixture.splits.train.identified().batch(rows), fixture.splits.train.batch(rows)
+    assert not torch.equal(model(known).output, model(unknown).output)
+    features = model.encode(known)
+    latent, present = features.pooled(), features.present
+    bank = Senders(*map(model.bank.read, Senders._fields))
+    others = torch.ones(6, 320, dtype=torch.bool)
+    others[rows, rows] = False
+    expected = model.graph(latent, present, bank, others, 64 / 320)
+    torch.testing.assert_close(model.complete(features).pooled(), expected)
+
+
+@torch.no_grad()
+def test_a_bank_keeps_at_most_so_many_rows_spread_over_the_table() -> None:
+    model, fixture = settled(stored=5)
+    assert len(model.bank) == 5
+    train = model.encode_rows(fixture.splits.train).pooled()
+    torch.testing.assert_close(model.bank.read("latent"), train[[0, 80, 160, 239, 319]])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_row_without_neighbours_and_without_a_bank_is_answered(training: bool) -> None:
+    model = M3Care(schema_of(3, 3)).train(training)
+    x = [torch.randn(1, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    output = model(batch_of(x, torch.tensor([[True, False]]))).output
+    assert bool(torch.isfinite(output).all())
+    assert bool(torch.isfinite(model(batch_of([part[:0] for part in x])).output).all())
+
+
+def test_the_stabiliser_has_the_published_number() -> None:
+    model = M3Care(schema_of(2, 2), dim=2)
+    learned, latent = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[2.0, 2.0], [1.0, 0.0]])
+    for kernel in model.graph.kernels:
+        kernel.phi = nn.Identity()  # type: ignore[assignment]
+    model.graph.kernels[0].phi = Always(learned)  # type: ignore[assignment]
+    both = torch.ones(2, 2, dtype=torch.bool)
+    features = features_of(torch.stack([latent, latent], 1), both)
+    assert model.stabiliser(features).item() == pytest.approx(0.5505102572)
+
+
+class Always(nn.Module):
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer
+
+
+def test_without_its_weight_the_stabiliser_is_no_loss() -> None:
+    fixture = Fixture(M3Care)
+    assert set(fixture.pipeline(reg_weight=0.0).training_step(fixture.batch()).losses) == {"task"}
+
+
+# a label bit in the second modality, the same in all rows of a cluster and drawn anew for each batch: a row that lacks the
+# second modality can read it off its neighbours only
+def clusters(rows: int, draw: torch.Generator) -> tuple[Batch, Tensor]:
+    centres = 3 * torch.randn(12, 8, generator=torch.Generator().manual_seed(12))
+    cluster = torch.randint(12, (rows,), generator=draw)
+    bit = torch.randint(2, (12,), generator=draw)[cluster]
+    first = centres[cluster] + 0.3 * torch.randn(rows, 8, generator=draw)
+    second = (2.0 * bit - 1)[:, None] + 0.3 * torch.randn(rows, 4, generator=draw)
+    lacks = torch.rand(rows, generator=draw) < 0.5
+    batch = batch_of([first, second], torch.stack([torch.ones_like(lacks), ~lacks], 1), bit)
+    return replace(batch, identity=torch.arange(rows)), lacks
+
+
+def accuracy_by_neighbours(cls: type[M3Care], shuffled: bool = False, steps: int = 150) -> float:
+    """On rows that lack the second modality, asked as in use from a bank of their own batch."""
+    draw = torch.Generator().manual_seed(3)
+    with seeded():
+        model = cls(schema_of(8, 4, task=Classification(["0", "1"])), dropout=0.0)
+        descent = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 3e-3)
+        for _ in range(steps):
+            batch, _ = clusters(128, draw)
+            descent.zero_grad()
+            model.train().step(batch).total.backward()
+            descent.step()
+    right: list[Tensor] = []
+    with torch.no_grad():
+        for _ in range(8):
+            batch, lacks = clusters(128, draw)
+            stored = batch
+            if shuffled:
+                places = (~lacks).nonzero().flatten()
+                second = batch.inputs["m1"].clone()
+                second[places] = second[places.roll(7)]
+                stored = replace(batch, inputs={**batch.inputs, "m1": second})
+            model.eval()
+            model.remember(model.encode(stored))
+            assert batch.target is not None
+            right.append((model(batch).output.argmax(1) == batch.target)[lacks])
+    return float(torch.cat(right).float().mean())
+
+
+def test_what_only_neighbours_know_is_read_off_them() -> None:
+    assert accuracy_by_neighbours(M3Care) > 0.9
+
+
+def test_without_neighbours_or_with_wrong_ones_it_is_guessed() -> None:
+    assert accuracy_by_neighbours(Constant, steps=60) < 0.65
+    assert accuracy_by_neighbours(M3Care, shuffled=True) < 0.65
+
+
+# MiDl -----------------------------------------------------------------------------------------------------------------
+P = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]).log()[:, None]  # three versions of one row
+BEFORE = torch.tensor([[0.5, 0.4, 0.1]]).log()
+
+
+def monitor_of(task: Any = None, widths: tuple[int, ...] = (3, 3), **hyper: Any) -> MiDl:
+    with seeded():
+        monitor = build_pipeline(
+            MiDl, schema_of(*widths, task=task or Classification(["a", "b", "c"])), **hyper
+        ).monitors[0]
+    assert isinstance(monitor, MiDl)
+    return monitor
+
+
+def test_the_losses_have_the_published_numbers() -> None:
+    losses = monitor_of().losses(P, BEFORE)
+    assert losses["mutual_information"].item() == pytest.approx(3 * 0.1015985007, rel=1e-5)
+    assert losses["distillation"].item() == pytest.approx(3 * 0.0239120506, rel=1e-5)
+    assert sum(losses.values()).item() == pytest.approx(0.3765316544, rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_weights_of_zero_leave_their_losses_out() -> None:
+    assert set(monitor_of(lambda_kl=0.0).losses(P, BEFORE)) == {"mutual_information"}
+    assert monitor_of(lambda_kl=0.0, lambda_mi=0.0).losses(P, BEFORE) == {}
+
+
+def test_versions_that_agree_have_no_information_and_all_get_a_gradient_where_they_do_not() -> None:
+    monitor = monitor_of()
+    assert monitor.losses(P[:1].expand(3, 1, 3), BEFORE)["mutual_information"].item() == pytest.approx(0, abs=1e-6)
+    outputs = P.clone().requires_grad_()
+    monitor.losses(outputs, BEFORE)["mutual_information"].backward()
+    assert outputs.grad is not None
+    assert bool(outputs.grad.flatten(1).any(1).all())
+
+
+def test_the_loss_of_two_rows_is_the_mean_of_theirs() -> None:
+    monitor = monitor_of()
+    rows = torch.cat([P, P.roll(1, 2)], 1)
+    before = torch.cat([BEFORE, BEFORE.roll(1, 1) / 2])
+    both = monitor.losses(rows, before)
+    each = [monitor.losses(rows[:, [i]], before[[i]]) for i in range(2)]
+    for name, loss in both.items():
+        assert loss.item() == pytest.approx((each[0][name] + each[1][name]).item() / 2)
+
+
+def test_the_terms_of_labels_are_summed() -> None:
+    monitor = monitor_of(Multilabel(["x", "y"]))
+    p = np.array([[0.9, 0.3], [0.2, 0.4], [0.6, 0.5]])  # [V, label]
+    outcomes = np.stack([p, 1 - p], -1)
+
+    def entropy(q: np.ndarray) -> np.ndarray:
+        return -(q * np.log(q + 1e-5)).sum(-1)
+
+    information = (entropy(outcomes.mean(0)) - entropy(outcomes).mean(0)).sum()
+    before = np.array([0.5, 0.6])
+    old = np.stack([before, 1 - before], -1)
+    kl = (old * (np.log(old) - np.log(outcomes[-1]))).sum()
+    losses = monitor.losses(torch.logit(torch.tensor(p))[:, None], torch.logit(torch.tensor(before))[None])
+    assert losses["mutual_information"].item() == pytest.approx(3 * information)
+    assert losses["distillation"].item() == pytest.approx(3 * kl)
+
+
+def test_the_default_step_is_the_published_one() -> None:
+    assert monitor_of().step_size == pytest.approx(2.5e-4 / 64 * 8 * 2)
+
+
+def test_a_task_of_numbers_and_a_weight_below_zero_are_refused() -> None:
+    with pytest.raises(ConfigError, match="regression has none"):
+        MiDl(schema_of(2, 2, task=Regression(["y"])))
+    with pytest.raises(ConfigError, match="0 or more"):
+        MiDl(schema_of(2, 2), lambda_kl=-1.0)
+
+
+def test_layer_norms_adapt_else_other_norms_else_all_but_the_head() -> None:
+    class Host(nn.Module):
+        def __init__(self, *norms: nn.Module) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 4), *norms)
+            self.task_head = nn.Linear(4, 2)
+
+    frozen = nn.LayerNorm(4).requires_grad_(False)
+    assert set(adaptable(Host(nn.LayerNorm(4), nn.BatchNorm1d(4)))) == {"body.1.weight", "body.1.bias"}
+    assert set(adaptable(Host(nn.GroupNorm(2, 4), nn.BatchNorm1d(4), frozen))) == {
+        "body.1.weight", "body.1.bias", "body.2.weight", "body.2.bias"
+    }  # fmt: skip
+    assert set(adaptable(Host())) == {"body.0.weight", "body.0.bias"}
+
+
+def stream(pipeline: Pipeline, rows: Batch) -> Tensor:
+    output: Tensor = pipeline(rows).output
+    return output
+
+
+def random_rows(rows: int = 24) -> Batch:
+    draw = torch.Generator().manual_seed(5)
+    return batch_of([torch.randn(rows, 3, generator=draw) for _ in range(2)])
+
+
+def test_distillation_is_zero_at_first_and_then_the_divergence_from_the_model_of_before() -> None:
+    pipeline = monitor_of(step_size=0.05).pipeline_in_use.eval()
+    monitor = pipeline.monitors[0]
+    assert isinstance(monitor, MiDl)
+    pipeline.remember()
+    rows = random_rows()
+    before = pipeline.model(rows).output.detach()
+    outputs = monitor.outputs(rows)
+    loss = monitor.losses(outputs, pipeline.answer_before(rows).output)["distillation"]
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert torch.autograd.grad(loss, outputs)[0].abs().max() < 1e-6
+    stream(pipeline, rows.rows(torch.arange(20)))
+    loss = monitor.losses(monitor.outputs(rows), pipeline.answer_before(rows).output)["distillation"] / 3
+    p, q = (x.double().softmax(1).detach().numpy() for x in (before, pipeline.model(rows).output))
+    forwards, backwards = ((a * np.log(a / b)).sum(1).mean() for a, b in ((p, q), (q, p)))
+    assert loss.item() == pytest.approx(forwards, rel=1e-3)
+    assert forwards > 0
+    assert abs(backwards / forwards - 1) > 0.01
+
+
+def test_momentum_carries_on_along_the_stream_and_a_reset_forgets_it() -> None:
+    pipeline = monitor_of(step_size=0.05).pipeline_in_use.eval()
+    pipeline.remember()
+    monitor, rows = pipeline.monitors[0], random_rows()
+    assert isinstance(monitor, MiDl)
+    stream(pipeline, rows.only("m0"))
+    assert monitor.velocity == {}
+    stream(pipeline, rows)
+    assert set(monitor.velocity) == set(adaptable(pipeline.model))
+    pipeline.reset()
+    assert monitor.velocity == {}
+
+
+def test_only_complete_rows_of_a_batch_that_is_asked_at_once_count() -> None:
+    rows = random_rows(4)
+    holes = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    adapted = []
+    for batch in (rows.where(holes), rows.rows(torch.tensor([0, 3]))):
+        pipeline = monitor_of(step_size=0.1).pipeline_in_use.eval()
+        pipeline.remember()
+        pipeline.monitors[0].answer(batch, pipeline.model)  # type: ignore[operator]
+        adapted.append(pipeline.state_dict())
+    for name, tensor in adapted[0].items():
+        torch.testing.assert_close(tensor, adapted[1][name])
+
+
+# four classes in two modalities of unequal strength; the catalogue's toy of the paper's setting
+def redundant(seed: int) -> Dataset:
+    draw = torch.Generator().manual_seed(seed)
+    rows = 1200
+    label = torch.randint(4, (rows,), generator=draw)
+    centres = torch.randn(2, 4, 8, generator=draw)
+    inputs = {
+        name: centres[i, label] * scale + torch.randn(rows, 8, generator=draw)
+        for i, (name, scale) in enumerate((("m0", 1.6), ("m1", 0.9)))
+    }
+    present = torch.ones(rows, 2, dtype=torch.bool)
+    batch = Batch(("m0", "m1"), inputs, present, torch.arange(rows), label)
+    return Dataset(TensorSource(schema_of(8, 8), batch, "redundant"))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_stream_of_complete_rows_helps_those_that_miss_the_strong_modality(seed: int) -> None:
+    data = redundant(seed)
+    train, val, in_use, unseen = (
+        data.subset(torch.arange(*span)) for span in ((0, 500), (500, 600), (600, 900), (900, 1200))
+    )
+    with seeded(seed):
+        pipeline = build_pipeline(MiDl, data.schema, host=METHODS["early_fusion"](data.schema), step_size=5e-3)
+    Trainer(epochs=12, lr=3e-3, batch_size=64, progress=False).fit(pipeline, Splits(train, val))
+    pipeline.eval()
+    rows = unseen.batch(torch.arange(300))
+    target = rows.target
+    assert target is not None
+    monitor = pipeline.monitors[0]
+    assert isinstance(monitor, MiDl)
+
+    def figures() -> tuple[float, float, float]:
+        with torch.no_grad():
+            p = monitor.outputs(rows).softmax(-1)
+        mean = p.mean(0)
+        information = -(mean * mean.log()).sum(1) + (p * p.log()).sum(-1).mean(0)
+        right = [(x.argmax(1) == target).float().mean().item() for x in (p[1], p[2])]
+        return information.mean().item(), right[0], right[1]
+
+    before = figures()
+    stream(pipeline, in_use.batch(torch.arange(300)))
+    after = figures()
+    print(before, after)
+    assert after[0] < 0.9 * before[0]
+    assert after[1] > before[1]
+    assert after[2] > before[2] - 0.02
