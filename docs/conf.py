@@ -24,6 +24,7 @@ extensions = [
     "api_pages",
     "method_pages",
     "markdown_pages",
+    "glossary_page",
 ]
 source_suffix = {".rst": "restructuredtext"}
 exclude_patterns = ["_build", "ext", "examples"]

@@ -395,8 +395,8 @@ def no_claim(fixture: Fixture) -> Iterator[Any]:
         (GuessesNumbers, "learns", r"for regression: it does not learn the toy: R² -?0\.\d+; guessing has 0, and 0.40 is"),
         (Deaf, "no_argument_ignored", r"argument volume is ignored: 0.5 or 3.1 in place of 1.0 changes no shape"),
         (Bare, "no_argument_ignored", "argument volume has no default"),
-        (Rude, "no_argument_ignored", r"argument dim=33 is neither taken nor refused in words: ValueError in line \d+ of test_"),
-        (Mute, "no_argument_ignored", r"argument plan: nobody can guess a value .*; name some by probes = {'plan': \(…,\)} of Mute"),
+        (Rude, "no_argument_ignored", r"argument dim=33 is neither taken nor refused in words: ValueError in line"),
+        (Mute, "no_argument_ignored", r"argument plan: nobody can guess .*; name some by probes = {'plan': \(…,\)} of Mute"),
         (ProbesNothing, "no_argument_ignored", "probes has values for 'plan', which is no argument"),
         (BrokenOff, "ablation_is_sound", "with the mechanism off: with image present some answer is not finite"),
         (Lacking, "claims_hold", r"it states no claim: write a generator of claims under @claims_of\(Lacking\)"),
@@ -405,8 +405,8 @@ def no_claim(fixture: Fixture) -> Iterator[Any]:
         (with_claims(failing, "two"), "claims_hold", r"claim fails: two: 0.5 \(at least 1\)"),
         (with_claims(unknown, "two"), "claims_hold", "the card names the claim 'two', and the method states 'three'"),
         (with_claims(silent_on_the_ablation, "two"), "claims_hold", "on the ablation nothing is said of 'two'"),
-        (with_claims(crashing_on_the_ablation, "two"), "claims_hold", "stating the claims on the ablation ends with ZeroDivision"),
-        (with_claims(asserting_on_the_ablation, "two"), "claims_hold", r"ends with AssertionError in line \d+ of test_contract.py"),
+        (with_claims(crashing_on_the_ablation, "two"), "claims_hold", "on the ablation ends with ZeroDivisionError"),
+        (with_claims(asserting_on_the_ablation, "two"), "claims_hold", r"ends with AssertionError in line \d+ of test_"),
         (with_claims(twice, "two"), "claims_hold", "two claims are called 'two'"),
         (with_claims(nothing, "two"), "claims_hold", "on the method no claim is stated"),
         (with_claims(no_claim, "two"), "claims_hold", r"on the method it yields \('two', 2.0\), which is no Claim"),
@@ -596,14 +596,12 @@ class Learned(Follows):
         whole = self.pipeline_in_use
         whole.__dict__["calibrated_"] = whole.__dict__.get("first_", whole.calibrated)
         with torch.no_grad():
-            self.bias.copy_(whole.calibrated["monitors.0.bias"])
+            self.bias.copy_(whole.calibrated.get("monitors.0.bias", self.bias))
 
 
 @pytest.mark.usefixtures("_known_to_saved_models")
 def test_a_model_that_saves_what_it_learned_in_use_is_seen() -> None:
-    with pytest.raises(
-        AssertionError, match="a model that is saved after use holds what it learned in use: monitors.0.bias"
-    ):
+    with pytest.raises(AssertionError, match=r"saved after use holds what it learned in use: monitors\.0\.bias"):
         CHECKS["use_is_undone"](adapting(Learned))
 
 
@@ -906,7 +904,7 @@ def test_scores_do_not_read_what_with_missing_hid() -> None:
         )
         scores.append(evaluate(pipeline, test, "subsets").summary())
     assert scores[0].equals(scores[1])
-    assert len(scores[0]) > 3
+    assert scores[0].shape[1] > 5
 
 
 def test_hidden_tables_differ_under_the_holes_alone() -> None:

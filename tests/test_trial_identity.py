@@ -441,7 +441,7 @@ def test_a_raised_version_runs_again_what_uses_it(
     ):  # fmt: skip
         shown = call(*words)
         assert shown.exit_code == 0, shown.output
-        assert shown.output.count("holds trials of method mmin 2 (here 1); they are shown as they are") == 1
+        assert shown.output.count(f"holds trials of method mmin 7 (here {then}); they are shown as they are") == 1
 
 
 def test_what_is_not_here_is_said_and_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kintsugi.core.component import Component
 from kintsugi.core.methods import METHODS, arguments
 from kintsugi.core.model import Model
 from kintsugi.core.stage import Stage
+from kintsugi.testing.claim_figures import recorded
 from kintsugi.testing.fixture import Fixture
 
 
@@ -53,9 +54,9 @@ def method_page(key: str) -> str:
         bullets(map(escape, card.faithful)),
         heading("What is simplified", "-"),
         bullets(map(escape, card.simplified)) if card.simplified else "Nothing.\n",
-        heading("What its test asserts", "-"),
-        escape(card.check[0].upper() + card.check[1:]) + ".\n",
-        "The same test is seen to fail with the mechanism off: " + _off(cls) + "\n",
+        heading("What it claims", "-"),
+        _claims(cls),
+        "The claims that it names fail on its ablation: " + _ablation(cls) + "\n",
         heading("Cite", "-"),
         ".. code-block:: bibtex\n\n" + textwrap.indent(citation(card.key).bibtex, "   ") + "\n",
         heading("Arguments", "-"),
@@ -91,11 +92,34 @@ def _facts(card: Card, cls: type[Component]) -> Iterator[tuple[str, str]]:
     yield "Class", f":py:class:`{cls.__module__}.{cls.__qualname__}`"
 
 
-def _off(cls: type[Component]) -> str:
+def _ablation(cls: type[Component]) -> str:
     if isinstance(cls.ablation, dict):
         return "with " + ", ".join(f"``{name}={value!r}``" for name, value in cls.ablation.items()) + "."
     what = _first_paragraph(cls.ablation).removeprefix("Off: ").rstrip(".")
     return f"{escape(what)}. That is :py:class:`~{cls.ablation.__module__}.{cls.ablation.__qualname__}`."
+
+
+def _claims(cls: type[Component]) -> str:
+    """Each claim with its figure, margin and spread over five seeds, as they were recorded."""
+    measured = recorded(cls.card.key)
+    if measured is None:
+        return bullets(map(escape, cls.card.claims))
+    rows = [
+        (
+            escape(m.claim) + (" *" if m.named else ""),
+            f"{m.figure:.3g}",
+            escape(m.bound),
+            f"{m.margin:.3g}",
+            f"{m.spread:.2g}",
+            "–" if m.on_ablation is None else f"{m.on_ablation:.3g}",
+        )
+        for m in measured
+    ]
+    shown = table(("Claim", "Figure", "Bound", "Margin", "Spread", "Ablation"), rows, (48, 9, 16, 9, 9, 9))
+    return (
+        f"Means over five seeds, by ``kintsugi check {cls.card.key} --seeds 5 --record``; the spread is the standard "
+        "deviation of the figure over seeds. \\* named by the card: the ablation has to fail it.\n\n" + shown
+    )
 
 
 def _arguments(key: str, cls: type[Component]) -> str:
@@ -117,7 +141,7 @@ def _arguments(key: str, cls: type[Component]) -> str:
 
 
 def stages_of(cls: type[Component]) -> list[tuple[str, Stage]]:
-    """Part and stage, in the order of training, of an untrained instance for the toy data.
+    """Component and stage, in the order of training, of an untrained instance for the toy data.
 
     Models that a strategy trains itself, such as teachers, come first.
     """
@@ -139,12 +163,12 @@ def _stages(cls: type[Component]) -> str:
     rows = []
     for path, stage in stages:
         view = stage.view if isinstance(stage.view, str) else getattr(stage.view, "__name__", "its own")
-        moves = ", ".join(f"``{pattern}``" for pattern in stage.train)
-        more = [f"side batch: {stage.side}"] * bool(stage.side) + ["closed form"] * stage.solve
-        rows.append((path, stage.name, f"{stage.share:g}", stage.rows, view, moves, ", ".join(more) or "–"))
+        moves = ", ".join(f"``{pattern}``" for pattern in stage.trainable)
+        more = [f"auxiliary batch: {stage.auxiliary}"] * bool(stage.auxiliary) + ["closed form"] * stage.solve
+        rows.append((path, stage.name, f"{stage.fraction:g}", stage.rows, view, moves, ", ".join(more) or "–"))
     note = "As an instance for three toy modalities ``m0``, ``m1`` and ``m2`` says it. "
-    note += "*Share* is of the epochs of its part; :py:class:`~kintsugi.core.stage.Stage` explains the columns.\n"
-    return note + "\n" + table(("Part", "Stage", "Share", "Rows", "View", "What moves", "More"), rows)
+    note += "*Fraction* is of the epochs of its component; :py:class:`~kintsugi.core.stage.Stage` explains the columns.\n"
+    return note + "\n" + table(("Component", "Stage", "Fraction", "Rows", "View", "What moves", "More"), rows)
 
 
 # the tree -----------------------------------------------------------------------------------------------------------

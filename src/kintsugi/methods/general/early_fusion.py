@@ -141,12 +141,21 @@ def claims(fixture: Fixture) -> Claims:
         yield Claim(
             f"features stand side by side, standardised, with the {fill} exactly where absent", away, at_most=1e-4
         )
+    model, still = fixture.pipeline().model, whole.train.subset([0, 0])
+    assert isinstance(model, EarlyFusion)
+    model.prepare(Splits(still, whole.val), model.stages()[0])
+    rows, row = fixture.batch(), still.batch(torch.tensor([0]))
+    blown = torch.cat([(rows.inputs[name] - row.inputs[name]) / 1e-2 for name in names], 1)
+    away = float((model.joint(rows) / blown - 1).abs().max().detach())
+    yield Claim("a feature that never varies is taken to vary by 1/100", away, at_most=1e-3)
     fixture.epochs = 4
-    model, batch = fixture.trained().model.eval(), fixture.batch()
+    host, batch = fixture.trained().model.eval(), fixture.batch()
+    shares = host(batch).weights
+    yield Claim("no modality has a share of the answer for itself", float(shares is not None), at_most=0)
     turned = {name: x.roll(1, 0) for name, x in batch.inputs.items()}
     first, others = {names[0]: turned[names[0]]}, {name: turned[name] for name in names[1:]}
     corners = [
-        model(replace(batch, inputs={**batch.inputs, **change})).output.detach()
+        host(replace(batch, inputs={**batch.inputs, **change})).output.detach()
         for change in ({}, first, others, turned)
     ]
     effect, elsewhere = corners[1] - corners[0], corners[3] - corners[2]

@@ -15,6 +15,7 @@ from kintsugi.core import (
 from kintsugi.core.encoder import UserEncoder
 from kintsugi.layers.autoencoder import CODE, ConvolutionalAutoencoder, burst_mask
 from kintsugi.layers.channels import ActivityNetwork, ChannelEncoder, ChannelWindow, channel_names
+from kintsugi.layers.initialisation import start_for_relu
 
 DAMAGE = ("both", "noise", "bursts", "none")
 STEPS = 16  # of the windows that claims are tried on
@@ -43,6 +44,8 @@ STEPS = 16  # of the windows that claims are tried on
             "other kinds go by the autoencoder as they came, and join the network behind it by encoders of their kind",
             "what a training row does not show has no part in the loss; the release has complete windows",
             "a quarter of the release's filters by default, and one optimiser in place of its RMSprop and SGD",
+            "weights of the autoencoder start by He's rule: from PyTorch's default, the release's, it stands still for "
+            "dozens of epochs",
         ),
         claims=(
             "a damaged window is nearer to the clean one after cleaning",
@@ -84,6 +87,7 @@ class Centaur(Restorer):
         self.network: nn.Module = ConvolutionalAutoencoder(
             self.window.channels, steps, [width * 2**i for i in range(4)], code
         )
+        start_for_relu(self.network)
         self.damage, self.sigma, self.output = damage, sigma, output
         self.lengths = max(1.0, normal * steps), max(1.0, missing * steps)
 
@@ -168,7 +172,7 @@ def claims(fixture: Fixture) -> Claims:
     pipeline, test = fixture.pipeline(), _waves(80, fixture.seed + 100)
     restore: Any = pipeline.restore
     if restore is not None:
-        _train(pipeline, _waves(320, fixture.seed))
+        _train(pipeline, restore, _waves(320, fixture.seed))
     pipeline.eval()
     window, draws = ChannelWindow(fixture.schema), torch.Generator().manual_seed(fixture.seed)
     clean, channel = window.of(test), torch.arange(6)[:, None]
@@ -186,6 +190,7 @@ def claims(fixture: Fixture) -> Claims:
 
 
 def _rules(fixture: Fixture, restore: Any, test: Batch, window: ChannelWindow) -> Claims:
+    """What is drawn, what its loss is, and what the variant that fills leaves alone."""
     clean, seen = window.of(test), window.seen(test)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(fixture.seed)
@@ -203,7 +208,7 @@ def _rules(fixture: Fixture, restore: Any, test: Batch, window: ChannelWindow) -
     yield Claim("the loss is that of every entry", abs(float(loss - (given - clean).square().mean())), at_most=1e-6)
     filled: Any = fixture.pipeline(output="fill").restore
     kept = (window.of(filled.restore(window.put(test, damaged))) - damaged)[~burst].abs().max()
-    yield Claim("to fill is to leave what is not 0", float(kept), at_most=0)
+    yield Claim("to fill is to leave what is not 0", float(kept.detach()), at_most=0)
 
 
 def _waves(rows: int, seed: int) -> Batch:
@@ -215,10 +220,10 @@ def _waves(rows: int, seed: int) -> Batch:
     return Batch(("arm", "leg"), {"arm": wave, "leg": wave}, present, torch.arange(rows))
 
 
-def _train(pipeline: Pipeline, rows: Batch) -> None:
+def _train(pipeline: Pipeline, restore: Restorer, rows: Batch) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
-        optimiser = torch.optim.Adam(pipeline.restore.parameters(), 3e-3)
+        optimiser = torch.optim.Adam(restore.parameters(), 3e-3)
         for i in range(80):
             optimiser.zero_grad()
             pipeline.training_step(rows.rows(torch.arange(i % 10, len(rows), 10)), "restore").total.backward()
