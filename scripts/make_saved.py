@@ -25,7 +25,7 @@ import kintsugi as kg
 from kintsugi.cli import app
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import METHODS
-from kintsugi.core.store import save
+from kintsugi.io.saved_models import save
 from kintsugi.imperfect.missing import parse_mechanism
 from kintsugi.testing import ask, build, mixed
 from kintsugi.testing.fixture import toy

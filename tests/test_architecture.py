@@ -63,7 +63,7 @@ def test_an_import_up_the_chain_is_seen(source: str, module: str) -> None:
         ("if TYPE_CHECKING:\n    from kintsugi.data.dataset import Dataset", "kintsugi.core.model"),
         ("import torch\nfrom pandas import DataFrame", "kintsugi.core.model"),
         ("import kintsugi\nprint(kintsugi.__version__)", "kintsugi.evaluation.results"),
-        ("from kintsugi import __version__", "kintsugi.core.store"),
+        ("from kintsugi import __version__", "kintsugi.io.saved_models"),
         ("from kintsugi.demo import data", "kintsugi.testing"),
         ("import kintsugi as kg\nkg.evaluate()", "kintsugi.demo"),
     ],

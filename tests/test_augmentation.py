@@ -18,11 +18,11 @@ from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import KINDS, Modality, Schema
-from kintsugi.core.store import load, save
 from kintsugi.data.dataset import Dataset
 from kintsugi.imperfect import mcar, parse_corruption
 from kintsugi.imperfect.corruption import Compose, Correlated, OneOf, Sometimes, corrupt
 from kintsugi.imperfect.operator import OPERATORS
+from kintsugi.io.saved_models import load, save
 from kintsugi.methods.corrupted.augmentation.corruption_augmentation import NOISE, CorruptionAugmentation, up_to
 from kintsugi.tasks import Classification
 from kintsugi.testing.fixture import toy

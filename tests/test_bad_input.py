@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 import kintsugi as kg
-from kintsugi.core import store
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
 from kintsugi.core.methods import METHODS, arguments
+from kintsugi.io import saved_models as store
 from kintsugi.testing.fixture import toy
 
 Image = pytest.importorskip("PIL.Image")

@@ -28,8 +28,8 @@ from kintsugi.bench import Store, StoreError, Trial
 from kintsugi.bench import store as store_module
 from kintsugi.cli import app
 from kintsugi.core.errors import ConfigError, KintsugiError
-from kintsugi.core.files import is_temporary
 from kintsugi.evaluation.protocols import Condition, Protocol
+from kintsugi.io.files import is_temporary
 
 PROTOCOL = Protocol("two", (Condition("clean", "clean", x=0.0), Condition("image", "subset", keep=("image",))))
 TRIAL = Trial("mean_fusion", {}, "toy", "f00d", "mcar(0.5)", 3, PROTOCOL, {"torch": "2.6"})

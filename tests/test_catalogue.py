@@ -374,7 +374,7 @@ def test_creating_a_method_imports_its_file_alone() -> None:
 
 
 def test_loading_a_model_imports_the_file_of_its_method_alone(tmp_path: Path) -> None:
-    from kintsugi.core.store import save
+    from kintsugi.io.saved_models import save
     from kintsugi.testing import fitted
 
     for key, files in {
@@ -382,7 +382,7 @@ def test_loading_a_model_imports_the_file_of_its_method_alone(tmp_path: Path) ->
         "kd_mm": {"kintsugi.methods.missing.distillation.kd_mm"},  # with three helper parts
     }.items():
         save(fitted(METHODS[key]), tmp_path / key)
-        modules = modules_after(f"from kintsugi.core.store import load; load({str(tmp_path / key)!r})")
+        modules = modules_after(f"from kintsugi.io.saved_models import load; load({str(tmp_path / key)!r})")
         assert methods_of(modules) == files
         assert not {"pandas", "kintsugi.training.trainer"} & modules
 
@@ -411,7 +411,10 @@ def test_a_plugin_registers_its_methods(tmp_path: Path) -> None:
         (good("mine") + "\ndef broken(:\n", "cannot be used: SyntaxError in line"),
         (good("mine", "\n        premis='x',"), "'premis'; did you mean 'premise'"),
         (good("mine", "\n        cost=str(1),"), "cost is no literal"),
-        (good("mine").replace("class Mine(Model):", "def mine(lr=1):\n    ...\n\nclass Mine:"), "has to be a class made from Model"),
+        (
+            good("mine").replace("class Mine(Model):", "def mine(lr=1):\n    ...\n\nclass Mine:"),
+            "has to be a class made from Model",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_used_leaves_nothing(tmp_path: Path, text: str | None, message: str) -> None:
@@ -588,7 +591,7 @@ def test_a_package_with_an_entry_point_brings_its_methods(tmp_path: Path) -> Non
 
 # saved models of plugins ----------------------------------------------------------------------------------------------
 def test_a_model_of_a_plugin_needs_the_plugin_and_does_not_fetch_it(tmp_path: Path) -> None:
-    from kintsugi.core.store import load, save
+    from kintsugi.io.saved_models import load, save
     from kintsugi.testing import mixed
 
     file = tmp_path / "shop.py"
@@ -608,7 +611,7 @@ def test_a_model_of_a_plugin_needs_the_plugin_and_does_not_fetch_it(tmp_path: Pa
 # versions in saved models ----------------------------------------------------------------------------------------------
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    from kintsugi.core.store import save
+    from kintsugi.io.saved_models import save
     from kintsugi.testing import mixed
 
     save(kg.methods.create("mmin", mixed("classification").schema, blocks=2), tmp_path / "model")
@@ -633,7 +636,7 @@ def test_a_saved_model_names_the_versions_of_its_parts(saved: Path) -> None:
 def test_a_model_under_a_key_of_before_keeps_its_version(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from kintsugi.core.store import load
+    from kintsugi.io.saved_models import load
 
     cls, card = METHODS["mmin"], METHODS.card("mmin")
     renamed = replace(card, key="mmin_new", formerly=("mmin",))
@@ -648,8 +651,8 @@ def test_a_model_under_a_key_of_before_keeps_its_version(saved: Path, monkeypatc
 
 
 def test_a_model_that_does_not_say_a_version_is_damaged(saved: Path) -> None:
-    from kintsugi.core.files import digest
-    from kintsugi.core.store import load
+    from kintsugi.io.files import digest
+    from kintsugi.io.saved_models import load
 
     config = json.loads((saved / "model.json").read_text())
     del config["versions"]["method mmin"]
@@ -660,7 +663,7 @@ def test_a_model_that_does_not_say_a_version_is_damaged(saved: Path) -> None:
 
 
 def test_a_model_of_another_version_of_its_method_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kintsugi.core.store import load
+    from kintsugi.io.saved_models import load
 
     raise_version("mmin", monkeypatch)
     with pytest.raises(
@@ -670,7 +673,7 @@ def test_a_model_of_another_version_of_its_method_is_refused(saved: Path, monkey
 
 
 def test_a_model_of_another_version_is_read_by_code_that_says_how(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kintsugi.core.store import load
+    from kintsugi.io.saved_models import load
 
     then = METHODS.card("mmin").version
     raise_version("mmin", monkeypatch)
@@ -688,7 +691,7 @@ def test_a_model_of_another_version_of_what_it_is_made_of_is_refused(
 ) -> None:
     from kintsugi.core.encoder import ENCODERS
     from kintsugi.core.schema import TASKS
-    from kintsugi.core.store import load
+    from kintsugi.io.saved_models import load
 
     kind, _, key = name.partition(" ")
     monkeypatch.setitem({"encoder": ENCODERS, "task": TASKS}[kind]._versions, key, 3)
@@ -697,7 +700,7 @@ def test_a_model_of_another_version_of_what_it_is_made_of_is_refused(
 
 
 def test_a_model_of_a_newer_version_says_which_kintsugi_reads_it(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kintsugi.core.store import load, save
+    from kintsugi.io.saved_models import load, save
 
     raise_version("mmin", monkeypatch, 5)
     save(load_nothing(), saved)

@@ -24,11 +24,11 @@ from typer.testing import CliRunner
 import kintsugi as kg
 from kintsugi.cli import app
 from kintsugi.core.card import Card
-from kintsugi.core.files import replacing
 from kintsugi.core.methods import METHODS
 from kintsugi.data.columns import read_columns
 from kintsugi.data.datasets import DATASETS
 from kintsugi.imperfect.operator import OPERATORS
+from kintsugi.io.files import replacing
 from kintsugi.testing.fixture import toy
 from kintsugi.training import checkpoint as saved
 

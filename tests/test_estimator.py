@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 import kintsugi as kg
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, UnknownName
-from kintsugi.core.files import digest
 from kintsugi.core.methods import create
+from kintsugi.io.files import digest
 from kintsugi.testing.fixture import toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*training rows hold nothing at all")

@@ -23,9 +23,9 @@ import pandas as pd
 import pytest
 
 import kintsugi as kg
-from kintsugi.core import files
+from kintsugi.io import files
 from kintsugi.core.errors import DataError
-from kintsugi.core.files import digest, is_temporary, replace_file, replacing, taking_turns
+from kintsugi.io.files import digest, is_temporary, replace_file, replacing, taking_turns
 
 ROOT = Path(kg.__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -129,7 +129,7 @@ def test_a_kill_leaves_the_old_file_and_the_next_writer_sweeps(when: str, tmp_pa
 
 def test_what_a_living_writer_is_at_is_not_swept(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom kintsugi.core.files import replacing\n"
+        "import sys\nfrom kintsugi.io.files import replacing\n"
         "with replacing(sys.argv[1]) as fresh:\n"
         "    fresh.write_text('theirs')\n    print('there', flush=True)\n    sys.stdin.read()\n"
     )
@@ -369,9 +369,9 @@ WRITERS = {
     "copy2", "move", "fdopen", "mkstemp", "NamedTemporaryFile", "symlink_to", "touch",
 }  # fmt: skip
 EXCEPTIONS = {
-    "core/files.py: fresh.write_bytes": "the one way",
-    "core/files.py: os.replace": "the one way",
-    "core/files.py: os.open": "the one way",
+    "io/files.py: fresh.write_bytes": "the one way",
+    "io/files.py: os.replace": "the one way",
+    "io/files.py: os.open": "the one way",
     "bench/export.py: parquet.write_table": "into memory",
     "bench/export.py: table.to_csv": "into memory",
     "imperfect/mask_file.py: np.savez_compressed": "into memory",
@@ -421,7 +421,7 @@ def test_every_file_is_written_by_way_of_replace_file() -> None:
         for file in sorted(ROOT.rglob("*.py"))
         for name in writers(file.read_text())
     }
-    assert sorted(found - EXCEPTIONS.keys()) == [], "write it by way of kintsugi.core.files"
+    assert sorted(found - EXCEPTIONS.keys()) == [], "write it by way of kintsugi.io.files"
     assert sorted(EXCEPTIONS.keys() - found) == [], "these exceptions are of nothing"
 
 

@@ -26,10 +26,10 @@ import kintsugi as kg
 from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.schema import Modality, Schema, Task
-from kintsugi.core.store import save
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.foreign import asking
 from kintsugi.foreign.answers import places
+from kintsugi.io.saved_models import save
 from kintsugi.tasks import Classification, Multilabel, Regression
 
 THREE = Classification(["no", "yes", "maybe"])
@@ -352,7 +352,7 @@ def test_modalities_that_a_signature_has_not_are_refused_before_anything_runs() 
 
 def test_data_of_another_label_order_or_with_a_modality_less_is_refused() -> None:
     data, other = toy(), toy(Classification(["yes", "no", "maybe"]))
-    with pytest.raises(DataError, match="has the classes yes, no, maybe, the model .*differ in name or order"):
+    with pytest.raises(DataError, match=r"has the classes yes, no, maybe, the model .*differ in name or order"):
         kg.wrap(linear, data.schema, reference=other)
     with pytest.raises(DataError, match="differ in name or order"):
         kg.evaluate(kg.wrap(linear, data.schema, reference=data), other, "clean")

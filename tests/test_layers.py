@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from kintsugi.core.errors import ConfigError, DataError
-from kintsugi.core.store import fill
+from kintsugi.io.saved_models import fill
 from kintsugi.layers import (
     LOGVAR_BOUND,
     Attention,

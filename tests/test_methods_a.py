@@ -11,7 +11,7 @@ from torch import nn
 
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import METHODS
-from kintsugi.core.store import load, save
+from kintsugi.io.saved_models import load, save
 from kintsugi.testing.fixture import Fixture
 from kintsugi.training.trainer import Trainer
 

@@ -18,9 +18,9 @@ from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import METHODS, build_ablation, build_pipeline, create
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.store import load, save
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.imperfect import parse_mechanism
+from kintsugi.io.saved_models import load, save
 from kintsugi.testing import ask, everything, mixed, toy
 from kintsugi.training.trainer import Trainer
 

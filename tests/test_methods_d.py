@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core import Batch, Features, Modality, Pipeline, Schema, Splits, Stream
+from kintsugi.core import Batch, Modality, Pipeline, Schema, Splits
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import build_ablation, build_pipeline, create
@@ -46,7 +46,7 @@ def that_says(*members: tuple[float, float, float, float], pseudo: bool = False)
     modalities = tuple(Modality(f"m{i}", "vector", (2,)) for i in range(len(members) - pseudo))
     model = MoNIG(Schema(modalities, Regression()), dim=4, pseudo=pseudo).double().eval()
     for branch, (mu, v, alpha, beta) in zip(model.branches, members, strict=True):
-        head: Any = branch[-1]
+        head: Any = list(branch.children())[-1]
         biases = (mu, before_softplus(v - 1e-6), before_softplus(alpha - 1), before_softplus(beta - 1e-6))
         for layer, bias in zip((head.mu, head.v, head.alpha, head.beta), biases, strict=True):
             nn.init.zeros_(layer.weight)
@@ -133,7 +133,7 @@ def test_the_sum_alone_would_teach_every_head_something_else() -> None:
     rows = batch_of({"m0": torch.randn(9, 2), "m1": torch.randn(9, 3)}, torch.randn(9))
     step = model.step(rows)
     assert sorted(step.losses) == ["alone/m0", "alone/m1", "fused", "joint"]
-    heads = [p for branch in model.branches for p in branch[-1].parameters()]  # type: ignore[index]
+    heads = [p for branch in model.branches for p in list(branch.children())[-1].parameters()]
     whole = torch.autograd.grad(step.total, heads, retain_graph=True)
     fused = torch.autograd.grad(step.losses["fused"], heads)
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(whole, fused, strict=True))
@@ -163,30 +163,320 @@ def noisy_pair(rows: int, seed: int, strength: Tensor | float) -> Batch:
     return batch_of({"m0": shown + noise, "m1": y[:, None] + 0.5 * torch.randn(rows, 8, generator=draws)}, y)
 
 
-def test_noise_that_training_has_shown_lowers_the_share_of_its_modality_and_raises_epistemic_variance() -> None:
+@pytest.fixture(scope="module")
+def shown_noise() -> tuple[MoNIG, Any, Any]:
+    """Trained where the noise has any strength up to 3; its answers under none and under 4."""
+    torch.manual_seed(0)
     schema = Schema(tuple(Modality(m, "vector", (8,)) for m in ("m0", "m1")), Regression())
-    model = MoNIG(schema, pseudo=False)
-    strength = 3 * torch.rand(800, 1, generator=torch.Generator().manual_seed(1))
-    fit(model, noisy_pair(800, 0, strength), epochs=60)
-    clean, noisy = noisy_pair(400, 2, 0.0), noisy_pair(400, 2, 4.0)
-    with torch.no_grad():
-        calm, shaken = model(clean), model(noisy)
-    print(epistemics(calm), epistemics(shaken), calm.weights.mean(0), shaken.weights.mean(0))
-    target = model.task.target(noisy)
-    print((shaken.output - target).abs().mean(), (shaken.extras["members"].mu.mean(1) - target).abs().mean())
-
-
-def epistemics(answer: Any) -> list[float]:
-    return epistemic(answer.extras["members"])[..., 0].median(0).values.tolist()
-
-
-def fit(model: Any, rows: Batch, epochs: int, loss: str | None = None) -> None:
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    model = MoNIG(schema, dim=16, pseudo=False)
+    rows = noisy_pair(800, 0, 3 * torch.rand(800, 1, generator=torch.Generator().manual_seed(1)))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     draws = torch.Generator().manual_seed(0)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(rows), generator=draws).split(32):
+    for _ in range(60):
+        for chosen in torch.randperm(800, generator=draws).split(100):
             optimiser.zero_grad()
-            step = model.step(rows.rows(chosen))
-            (step.total if loss is None else step.losses[loss]).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.8)
+            model.step(rows.rows(chosen)).total.backward()
             optimiser.step()
+    with torch.no_grad():
+        return model, model(noisy_pair(400, 2, 0.0)), model(noisy_pair(400, 2, 4.0))
+
+
+def test_noise_that_training_has_shown_raises_the_epistemic_variance_of_its_modality_alone(shown_noise: Any) -> None:
+    _, calm, shaken = shown_noise
+    before, after = (epistemic(x.extras["members"])[..., 0].median(0).values.tolist() for x in (calm, shaken))
+    assert after[0] > 2 * before[0]  # seen for other toys of this kind: 0.39 to 0.56, 0.15 to 0.60, 0.25 to 0.93
+    assert after[1] == pytest.approx(before[1])
+
+
+def test_noise_that_training_has_shown_lowers_the_share_of_its_modality(shown_noise: Any) -> None:
+    _, calm, shaken = shown_noise
+    before, after = (x.weights[:, 0].median().item() for x in (calm, shaken))
+    assert after < 0.85 * before  # 0.73, 0.48 and 0.77 of it with three seeds
+    assert torch.allclose(shaken.weights.sum(1), torch.ones(400))
+
+
+def test_under_noise_the_answer_is_nearer_to_the_target_than_the_plain_mean_of_the_branches(shown_noise: Any) -> None:
+    model, _, shaken = shown_noise
+    target = model.task.target(noisy_pair(400, 2, 4.0))
+    plain = shaken.extras["members"].mu.mean(1)
+    assert (shaken.output - target).abs().mean() < 0.85 * (plain - target).abs().mean()
+
+
+# Centaur --------------------------------------------------------------------------------------------------------------
+def sensors(steps: int = 2, channels: int = 2, **others: Modality) -> Schema:
+    return Schema((Modality("arm", "series", (steps, channels)), *others.values()), Classification(list("abcd")))
+
+
+class Says(nn.Module):
+    """A network whose answer is given."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.register_buffer("answer", torch.tensor(answer)[None, None])
+
+    def forward(self, window: Tensor) -> Tensor:
+        answer: Tensor = self.get_buffer("answer")
+        return answer.expand_as(window)
+
+
+def test_the_loss_of_cleaning_has_the_published_number() -> None:
+    restore = Centaur(sensors(), width=2, damage="none")
+    restore.network = Says([[0.25, 0.1], [0.6, 0.9]])
+    rows = batch_of({"arm": torch.tensor([[[0.2, 0.6], [0.4, 0.8]]])})  # channels of a window are its rows
+    assert restore.step(rows).losses["clean"].item() == pytest.approx(0.025625)
+
+
+def test_the_variant_that_fills_keeps_what_is_not_0() -> None:
+    restore = Centaur(sensors(3), width=2, output="fill")
+    restore.network = Says([[0.3, 0.4, 0.6], [0.8, 0.75, 0.95]])
+    rows = batch_of({"arm": torch.tensor([[0.2, 0, 0.5], [0, 0.7, 0.9]]).T[None]})
+    filled = restore.restore(rows).inputs["arm"][0].T
+    assert filled.flatten().tolist() == pytest.approx([0.2, 0.4, 0.5, 0.8, 0.7, 0.9])
+    restore.output = "reconstruction"
+    whole = restore.restore(rows).inputs["arm"][0].T
+    assert whole.flatten().tolist() == pytest.approx([0.3, 0.4, 0.6, 0.8, 0.75, 0.95])
+
+
+def test_the_loss_is_against_the_truth_of_all_that_it_shows() -> None:
+    restore = Centaur(sensors(3, 1), width=2, damage="none")
+    restore.network = Says([[1.0, 1.0, 1.0]])
+    clean = batch_of(
+        {"arm": torch.tensor([[3.0, NAN, 2.0], [NAN] * 3])[..., None]}, present=torch.tensor([[True], [False]])
+    )
+    clean.mask["arm"] = torch.tensor([[True, False, True], [False] * 3])
+    hidden = clean.view(torch.tensor([[False], [False]]))
+    assert restore.step(hidden).losses["clean"].item() == pytest.approx((4 + 1) / 2)
+    assert restore.step(clean).losses["clean"].item() == pytest.approx((4 + 1) / 2)
+    nothing = restore.step(clean.rows(torch.tensor([1]))).losses["clean"]
+    assert nothing.item() == 0
+
+
+@pytest.mark.parametrize(("missing", "normal", "steps", "share"), [(40, 80, 171, 0.2814), (8, 10, 24, 0.3625)])
+def test_damage_has_the_published_share_of_bursts_behind_the_noise(
+    missing: int, normal: int, steps: int, share: float
+) -> None:
+    torch.manual_seed(0)
+    restore = Centaur(sensors(steps, 2), width=1, code=1, missing=missing / steps, normal=normal / steps, sigma=0.2)
+    window = torch.ones(1000, 1, 2, steps)
+    damaged, again = (restore.damaged(window, window.bool()) for _ in range(2))
+    gone = damaged == 0
+    assert gone.float().mean().item() == pytest.approx(share, abs=0.02)
+    assert gone[..., 0].float().mean() < 0.15
+    assert ((gone[:, :, 0] != gone[:, :, 1]).any(2)).float().mean() > 0.7
+    assert ((gone != (again == 0)).flatten(1).any(1)).float().mean() > 0.7
+    assert damaged[~gone].std().item() == pytest.approx(0.2, abs=0.01)
+    assert damaged[~gone].mean().item() == pytest.approx(1, abs=0.01)
+
+
+def test_the_kinds_of_damage_are_what_they_are_called() -> None:
+    window, seen = torch.ones(50, 1, 2, 30), torch.ones(50, 1, 2, 30, dtype=torch.bool)
+    seen[:, :, 1] = False
+    kinds = {
+        k: Centaur(sensors(30, 2), width=1, code=1, damage=k).damaged(window, seen) for k in ("noise", "bursts", "none")
+    }
+    assert all(not x[:, :, 1].any() for x in kinds.values())
+    own = {k: x[:, :, 0] for k, x in kinds.items()}
+    assert torch.equal(own["none"], torch.ones(50, 1, 30))
+    assert sorted(own["bursts"].unique().tolist()) == [0, 1]
+    assert own["noise"].all()
+    assert own["noise"].std() > 0.2
+
+
+def test_no_gradient_of_the_task_reaches_the_autoencoder_and_none_of_cleaning_the_network_behind() -> None:
+    pipeline = build_pipeline(Centaur, sensors(20, 2), width=2, filters=4)
+    rows = batch_of({"arm": torch.randn(6, 20, 2)}, torch.arange(6) % 4)
+    pipeline.training_step(rows).total.backward()
+    assert pipeline.restore is not None
+    assert all(p.grad is None for p in pipeline.restore.parameters())
+    assert all(p.grad is not None for p in pipeline.model.parameters())
+    pipeline.zero_grad()
+    pipeline.training_step(rows, "restore").total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in pipeline.restore.parameters())
+    assert all(p.grad is None for p in pipeline.model.parameters())
+
+
+def test_without_cleaning_there_is_no_restorer_and_a_host_may_stand_behind_it() -> None:
+    schema = sensors(20, 2)
+    assert build_ablation(Centaur, schema).restore is None
+    host = create("mean_fusion", schema).model
+    pipeline = create("centaur", schema, host=host, width=2)
+    assert pipeline.model is host
+    assert isinstance(pipeline.restore, Centaur)
+
+
+@pytest.mark.parametrize("values", [{"damage": "dust"}, {"output": "half"}])
+def test_words_that_centaur_does_not_know_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match="damage is one of both, noise, bursts, none, output is reconstruction or fill"
+    ):
+        Centaur(sensors(20), **values)
+
+
+# windows
+MIXED = Schema(
+    (
+        Modality("arm", "series", (4, 2)),
+        Modality("note", "text", (5,), vocab=9),
+        Modality("pulse", "vector", (3,)),
+    ),
+    Classification(list("ab")),
+)
+
+
+def mixed_rows() -> Batch:
+    """Complete; the series has a gap and an end; the series is absent; only the text is there."""
+    arm = torch.arange(1.0, 33).view(4, 4, 2)
+    arm[2:] = NAN
+    pulse = torch.arange(-12.0, 0).view(4, 3)
+    pulse[3] = NAN
+    present = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 1, 1], [0, 1, 0]], dtype=torch.bool)
+    rows = batch_of({"arm": arm, "note": torch.ones(4, 5, dtype=torch.int64), "pulse": pulse}, present=present)
+    rows.mask["arm"] = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    rows.inputs["arm"][1, 1] = NAN
+    return rows
+
+
+def test_a_window_holds_the_channels_of_series_and_vectors_and_0_where_nothing_was_seen() -> None:
+    window = ChannelWindow(MIXED)
+    assert (window.names, window.channels, window.steps) == (("arm", "pulse"), 3, 4)
+    values, seen = window.of(mixed_rows()), window.seen(mixed_rows())
+    assert values.shape == seen.shape == (4, 1, 3, 4)
+    assert values[0, 0].tolist() == [[1, 3, 5, 7], [2, 4, 6, 8], [-12, -11, -10, 0]]
+    assert values[1, 0].tolist() == [[9, 0, 13, 0], [10, 0, 14, 0], [-9, -8, -7, 0]]
+    assert seen[1, 0].int().tolist() == [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]]
+    assert not values[3].any()
+    assert not seen[3].any()
+
+
+def test_a_window_fills_holes_but_neither_what_may_be_padding_nor_rows_of_other_kinds() -> None:
+    rows, window = mixed_rows(), ChannelWindow(MIXED)
+    after = window.put(rows, torch.arange(48.0).view(4, 1, 3, 4) + 100)
+    assert after.present.int().tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 0]]
+    assert after.mask["arm"].int().tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    assert after.inputs["arm"][2].T.tolist() == [[124, 125, 126, 127], [128, 129, 130, 131]]
+    assert after.inputs["pulse"][:3].tolist() == [[108, 109, 110], [120, 121, 122], [132, 133, 134]]
+    assert after.inputs["pulse"][3].isnan().all()
+    assert torch.equal(after.inputs["note"], rows.inputs["note"])
+    assert rows.present.sum() == 9
+    assert not rows.mask["arm"][2].any()
+
+
+def test_a_window_of_nothing_or_of_open_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"channels of series and vectors; this schema has note \(text\)"):
+        ChannelWindow(Schema(MIXED.modalities[1:2], MIXED.task))
+    with pytest.raises(ConfigError, match="'arm': a window has a fixed size"):
+        ChannelWindow(Schema((Modality("arm", "series", (None, 2)),), MIXED.task))
+
+
+def test_other_kinds_stand_beside_the_channels_in_the_network_behind() -> None:
+    torch.manual_seed(0)
+    model = ActivityModel(MIXED, dim=8, filters=3).eval()
+    rows = mixed_rows()
+    assert (model.channels, model.others) == (["arm", "pulse"], ["note"])
+    embedding = model(rows).embedding
+    assert embedding is not None
+    assert embedding.shape == (4, 3 * 3 + 8)
+    assert torch.allclose(embedding[:, :9], model.network(ChannelWindow(MIXED).of(rows)[:, 0]), atol=1e-6)
+    assert torch.allclose(embedding[:, 9:], model.encoders["note"](rows.inputs["note"]).pooled(), atol=1e-6)
+    with (
+        own_encoders({"arm": nn.Linear(2, 8), "pulse": nn.Linear(3, 8)}),
+        pytest.raises(ConfigError, match="leave one"),
+    ):
+        ActivityModel(MIXED, dim=8)
+    with own_encoders({"arm": nn.Linear(2, 8)}):
+        assert ActivityModel(MIXED, dim=8).channels == ["pulse"]
+
+
+# the network behind
+@pytest.mark.parametrize(("channels", "steps", "left"), [(27, 171, 155), (113, 24, 8), (6, 100, 84)])
+def test_the_network_behind_has_the_published_sizes(channels: int, steps: int, left: int) -> None:
+    with torch.device("meta"):
+        network = ActivityNetwork(channels, steps)
+        out = network(torch.randn(2, channels, steps))
+    assert network.length == left
+    assert out.shape == (2, left * 64 * channels)
+
+
+@pytest.mark.parametrize("axis", ["time", "sensor"])
+def test_the_network_behind_is_attention_of_torch_over_filters_of_each_channel_alone(axis: str) -> None:
+    torch.manual_seed(0)
+    network = ActivityNetwork(3, 20, filters=2, axis=axis).eval()
+    window = torch.randn(5, 3, 20)
+    alone = torch.cat([network.convolutions(window[:, None, [c]]) for c in range(3)], 2)  # [B, 2, 3, 4]
+    tokens = torch.einsum("bfct->btcf" if axis == "time" else "bfct->bctf", alone).flatten(2)
+    torch_own = nn.MultiheadAttention(tokens.shape[2], 1, batch_first=True)
+    torch_own.in_proj_weight.data = network.attention.qkv.weight.data
+    torch_own.in_proj_bias.data = network.attention.qkv.bias.data
+    torch_own.out_proj.load_state_dict(network.attention.out.state_dict())
+    expected = torch_own(tokens, tokens, tokens)[0].relu().flatten(1)
+    assert torch.allclose(network(window), expected, atol=1e-6)
+
+
+def test_short_windows_are_given_one_token_and_other_axes_are_refused() -> None:
+    network = ActivityNetwork(2, 5, filters=3)
+    assert (network.length, network.features) == (1, 6)
+    assert network(torch.randn(1, 2, 5)).shape == (1, 6)
+    with pytest.raises(ConfigError, match="unknown axis 'space' of attention; known: time, sensor"):
+        ActivityNetwork(2, 5, axis="space")
+
+
+def test_weights_that_start_for_relu_keep_the_size_of_signals() -> None:
+    torch.manual_seed(0)
+    network = ConvolutionalAutoencoder(16, 32, (32, 64, 128, 256), 200)
+    window = torch.randn(64, 1, 16, 32)
+    assert network(window).std() < 0.1  # the default of PyTorch
+    start_for_relu(network)
+    with torch.no_grad():
+        assert 0.3 < network(window).square().mean() < 3
+    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
+
+
+# its toy
+def waves(rows: int, seed: int) -> Dataset:
+    """Six channels of two oscillators; the class is their frequency."""
+    draws = torch.Generator().manual_seed(seed)
+    label = torch.arange(rows) % 4
+    phase = 2 * math.pi * torch.rand(rows, 2, 1, generator=draws)
+    angle = 2 * math.pi * (label[:, None, None] + 1) * torch.arange(32) / 32 + phase
+    mix = torch.tensor([[1, 0], [0, 1], [1, 1], [1, -1], [0.5, 1], [1, 0.5]])
+    x = torch.einsum("ck,nkt->ntc", mix, angle.sin())
+    x = x + 0.05 * torch.randn(x.shape, generator=draws)
+    schema = Schema(tuple(Modality(m, "series", (32, 3)) for m in ("arm", "leg")), Classification(list("abcd")))
+    parts = {"arm": x[..., :3].contiguous(), "leg": x[..., 3:].contiguous()}
+    return Dataset(TensorSource(schema, batch_of(parts, label), "waves"))
+
+
+def accuracy(pipeline: Pipeline, rows: Batch) -> float:
+    with torch.no_grad():
+        right = pipeline.eval()(rows).output.argmax(1) == rows.target
+    return float(right.float().mean())
+
+
+def test_windows_with_bursts_are_recognised_after_cleaning_and_a_dead_channel_is_filled() -> None:
+    """Seen in toys of this kind: 0.52 and 0.21 without cleaning, 0.90 and 0.92 with it, 0.97 for the variant that fills."""
+    train, test = waves(600, 1), waves(200, 3).batch(torch.arange(200))
+    damage: dict[str, Any] = {"damage": "bursts", "missing": 10 / 32, "normal": 14 / 32, "filters": 8}
+    torch.manual_seed(0)
+    cleaning, plain = build_pipeline(Centaur, train.schema, **damage), build_ablation(Centaur, train.schema, filters=8)
+    for pipeline in (cleaning, plain):
+        trainer = Trainer(epochs=12, lr=3e-3, progress=False)
+        trainer.fit(pipeline, Splits(train, waves(100, 2), waves(100, 2)))
+    intact = burst_mask(200, 6, 32, 14, 10, torch.Generator().manual_seed(5)).transpose(1, 2)
+    damaged = replace(
+        test, inputs={"arm": test.inputs["arm"] * intact[..., :3], "leg": test.inputs["leg"] * intact[..., 3:]}
+    )
+    assert min(accuracy(plain, test), accuracy(cleaning, test)) > 0.95
+    assert accuracy(cleaning, damaged) > 0.85
+    assert accuracy(plain, damaged) < accuracy(cleaning, damaged) - 0.1
+    restore: Any = cleaning.restore
+    restore.output = "fill"
+    assert accuracy(cleaning, damaged) > 0.85
+    restore.output = "reconstruction"
+    clean = test.inputs["arm"]
+    with torch.no_grad():
+        dead = restore.restore(replace(test, inputs={**test.inputs, "arm": clean * torch.tensor([1, 0, 1])})).inputs[
+            "arm"
+        ]
+        blank = restore.restore(replace(test, inputs={m: 0 * x for m, x in test.inputs.items()})).inputs["arm"]
+    dead_error, blank_error = ((x - clean)[..., 1].square().mean().item() for x in (dead, blank))
+    assert dead_error < 0.5 * blank_error

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.components.teachers import UnimodalTeacher
-from kintsugi.core import store
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.component import Component
@@ -29,6 +28,7 @@ from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Runner, Strategy
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.imperfect import mcar
+from kintsugi.io import saved_models as store
 from kintsugi.testing.fixture import Fixture, toy
 from kintsugi.training import stage_run
 from kintsugi.training.trainer import Trainer
@@ -880,3 +880,14 @@ def test_a_copy_of_a_pipeline_keeps_recipes_and_knows_itself() -> None:
     assert (len(twin.strategies), len(pipeline.strategies)) == (1, 0)
     assert isinstance(twin.strategies[0], Component)
     assert twin.strategies[0].pipeline_in_use is twin
+
+
+def test_a_copy_of_one_component_does_not_copy_its_pipeline() -> None:
+    schema = toy(rows=24).schema
+    pipeline = create("ccm", schema)
+    model = copy.deepcopy(pipeline.model)
+    with pytest.raises(ConfigError, match="in no pipeline"):
+        _ = model.pipeline_in_use
+    twin = copy.deepcopy(pipeline)
+    assert twin.monitors[0].host is twin.model  # type: ignore[union-attr]
+    assert pipeline.monitors[0].host is pipeline.model  # type: ignore[union-attr]

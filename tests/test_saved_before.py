@@ -24,8 +24,8 @@ from kintsugi.core.data import Splits
 from kintsugi.core.errors import ModelFileError
 from kintsugi.core.methods import METHODS
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.store import load, save
 from kintsugi.imperfect.missing import Mask
+from kintsugi.io.saved_models import load, save
 from kintsugi.testing import ask, build
 from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer

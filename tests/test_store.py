@@ -21,19 +21,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kintsugi.core import store
 from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.data import Splits
 from kintsugi.core.errors import ConfigError, ModelFileError, UnknownName
 from kintsugi.core.features import Features, Fused
-from kintsugi.core.files import digest
 from kintsugi.core.methods import METHODS, build_ablation, create
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
 from kintsugi.data.dataset import Dataset
 from kintsugi.imperfect import parse_mechanism
+from kintsugi.io import saved_models as store
+from kintsugi.io.files import digest
 from kintsugi.testing import ask, everything
 from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer

@@ -214,8 +214,8 @@ def train(
 def _check_folder(out: Path) -> None:
     """Said before training, not after it, when the model could not be saved."""
     from kintsugi.core.errors import ConfigError
-    from kintsugi.core.files import is_temporary
-    from kintsugi.core.store import strangers
+    from kintsugi.io.files import is_temporary
+    from kintsugi.io.saved_models import strangers
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; a saved model is a folder")
@@ -290,7 +290,7 @@ def predict(
 
 
 def _write(frame: pd.DataFrame, out: Path | None) -> None:
-    from kintsugi.core.files import replacing
+    from kintsugi.io.files import replacing
 
     if out is None:
         typer.echo(frame.to_csv(index=False), nl=False)

@@ -90,7 +90,7 @@ def run(
 
     from kintsugi.core.errors import ConfigError
     from kintsugi.core.methods import METHODS as KNOWN
-    from kintsugi.core.store import strangers
+    from kintsugi.io.saved_models import strangers
 
     methods = tuple(dict.fromkeys(methods))
     if not methods:
@@ -207,8 +207,8 @@ def _show_predict(out: Path, model: Path, console: Any) -> int:
     """A few test rows with holes in a file of their own, and the command line on them."""
     import pandas as pd
 
-    from kintsugi.core.files import replacing
     from kintsugi.data.builtin import FILES
+    from kintsugi.io.files import replacing
 
     rows = pd.read_parquet(FILES / "avdigits.parquet")
     rows = rows[rows["split"] == "test"].head(6).reset_index(drop=True)

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core import store
 from kintsugi.core.data import Splits
 from kintsugi.core.encoder import check_encoders
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, UnknownName
@@ -31,6 +30,7 @@ from kintsugi.data.reading import check_reading
 from kintsugi.data.splits import split_rows
 from kintsugi.data.table import Table
 from kintsugi.evaluation.answer_table import answer_frame
+from kintsugi.io import saved_models as store
 from kintsugi.training.checks import cards_of
 from kintsugi.training.trainer import Trainer
 
@@ -436,7 +436,7 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     kinds: dict[str, type[Classifier | Regressor]] = {"Classifier": Classifier, "Regressor": Regressor}
     if not isinstance(extra, dict) or extra.get("estimator") not in kinds:
         raise ModelFileError(
-            f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.core.store.load"
+            f"{folder} holds a bare pipeline, not a saved estimator; read it with kintsugi.io.saved_models.load"
         )
     face = kinds[extra["estimator"]]
     if pipeline.schema.task.face != face.face:

@@ -11,7 +11,7 @@ from kintsugi.bench.rows import read_rows, read_trials
 from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.trial import canonical
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.files import replace_file
+from kintsugi.io.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd

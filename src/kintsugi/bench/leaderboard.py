@@ -18,7 +18,7 @@ from kintsugi.bench.made_with import SOURCES, made_with_of
 from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.versus import ranks
 from kintsugi.bench.versus_notes import last_line
-from kintsugi.core.files import replace_file
+from kintsugi.io.files import replace_file
 
 if TYPE_CHECKING:
     from kintsugi.bench.store import Record, Store

@@ -16,9 +16,9 @@ from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.store import Record, Store
 from kintsugi.bench.trial import Trial
 from kintsugi.core.errors import ConfigError, DataError, UnknownName, nearest
-from kintsugi.core.files import replace_file
 from kintsugi.evaluation.protocols import Protocol
 from kintsugi.evaluation.results import COLUMNS
+from kintsugi.io.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd

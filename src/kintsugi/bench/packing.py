@@ -15,8 +15,8 @@ import numpy as np
 
 from kintsugi.bench.trial import Trial
 from kintsugi.core.errors import DataError
-from kintsugi.core.files import replace_file
 from kintsugi.evaluation.results import COLUMNS, KEY
+from kintsugi.io.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from kintsugi.bench.job import Done, Planned
 from kintsugi.bench.made_with import FACT, made_with
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.bench.store import Store
-from kintsugi.core.files import replace_file
+from kintsugi.io.files import replace_file
 
 BEAT_SECONDS = 30.0
 Event = Literal["start", "done", "failed", "elsewhere"]

@@ -42,7 +42,7 @@ from kintsugi.bench.suite_sources import read_sources
 from kintsugi.bench.suite_trainer import read_trainer
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.core.yaml_lines import document, read_text
+from kintsugi.io.yaml_lines import document, read_text
 
 if TYPE_CHECKING:
     from kintsugi.bench.store import Store

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, V
 from kintsugi.bench.job import COMPLETE
 from kintsugi.bench.suite_places import Located, Places
 from kintsugi.core.errors import nearest
-from kintsugi.core.yaml_lines import real
+from kintsugi.io.yaml_lines import real
 
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 LARGEST_SEED = 2**62  # validation rows take the next one, and both have to fit 64 bits

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kintsugi.core.errors import ConfigError, KintsugiError
-from kintsugi.core.yaml_lines import line
+from kintsugi.io.yaml_lines import line
 
 
 class Located(ConfigError):

@@ -86,7 +86,7 @@ def compare(
     from kintsugi.bench.components import said_newer
     from kintsugi.bench.store import Store
     from kintsugi.bench.versus import changes
-    from kintsugi.core.files import replacing
+    from kintsugi.io.files import replacing
 
     with Store.open(a, create=False) as before, Store.open(b, create=False) as after:
         found = changes(before, after, metric, level, strict)

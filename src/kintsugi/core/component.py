@@ -101,6 +101,10 @@ class Component(nn.Module):
         """Called by the pipeline; kept out of the module tree, so that each parameter has one owner."""
         self.__dict__["attached_to"] = pipeline
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of one component is in no pipeline, rather than in a copy of all of it; a copied pipeline attaches its own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("attached_to", "noise_")}
+
     # training --------------------------------------------------------------------------------------------------
     def stages(self) -> list[Stage]:
         """Phases of training, in order; none for a component that is not trained by itself."""

@@ -68,6 +68,10 @@ class Pipeline(nn.Module):
         for _, component in self.named_components():
             component.attach(self)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.attach()
+
     @property
     def schema(self) -> Schema:
         return self.model.schema

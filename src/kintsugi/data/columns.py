@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kintsugi.core.errors import ConfigError, KintsugiError, nearest
-from kintsugi.core.yaml_lines import document, line, read_text, real
 from kintsugi.data.cells import Reader
 from kintsugi.data.readers import audio, image, series, tabular, text, vector
+from kintsugi.io.yaml_lines import document, line, read_text, real
 
 
 class _Strict(BaseModel):

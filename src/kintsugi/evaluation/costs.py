@@ -19,10 +19,10 @@ from kintsugi.core.data import Data
 from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.store import clone
 from kintsugi.evaluation.costs_flops import count_flops
 from kintsugi.evaluation.costs_memory import PATIENCE, peak_memory
 from kintsugi.evaluation.naming import name_of, pipeline_of
+from kintsugi.io.saved_models import clone
 
 if TYPE_CHECKING:
     import pandas as pd

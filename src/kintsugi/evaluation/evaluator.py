@@ -407,7 +407,7 @@ def _adapting(
     size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    from kintsugi.core.store import clone
+    from kintsugi.io.saved_models import clone
 
     for done, (plan, into) in enumerate(zip(plans, collected, strict=True), start=1):
         twin = clone(pipeline)

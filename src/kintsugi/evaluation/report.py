@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kintsugi.core.files import replace_file
 from kintsugi.evaluation.examples import Example
 from kintsugi.evaluation.pictures import Piece, piece
 from kintsugi.evaluation.summary import UNIT, kind_of
+from kintsugi.io.files import replace_file
 
 if TYPE_CHECKING:
     from kintsugi.evaluation.results import Results, Run

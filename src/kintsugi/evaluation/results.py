@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
-from kintsugi.core.files import replacing
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Task
 from kintsugi.evaluation.evaluator import Outcome, predict_conditions
@@ -24,6 +23,7 @@ from kintsugi.evaluation.intervals import Bootstrap, Interval, Measured, measure
 from kintsugi.evaluation.naming import named_pipelines, seed_of, training_of
 from kintsugi.evaluation.protocols import Protocol, get_protocol
 from kintsugi.evaluation.summary import curves, leaderboard, summarise
+from kintsugi.io.files import replacing
 
 if TYPE_CHECKING:
     from kintsugi.data.dataset import Dataset

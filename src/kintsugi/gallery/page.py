@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import kintsugi
 from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.core.files import replace_file
 from kintsugi.core.schema import KINDS
 from kintsugi.gallery import cards, samples
 from kintsugi.gallery.damage import Found, Level, Strip, strip
 from kintsugi.gallery.pieces import SMALL, Piece, described, piece, reach
 from kintsugi.gallery.samples import Sample
 from kintsugi.imperfect.operator import CROSS, OPERATORS, check_severity
+from kintsugi.io.files import replace_file
 from kintsugi.training.progress import Progress
 
 if TYPE_CHECKING:

@@ -28,11 +28,11 @@ from typing import Any, TypeVar
 import yaml
 
 from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName, nearest
-from kintsugi.core.yaml_lines import document, line, read_text
 from kintsugi.imperfect.combine import Compose, Correlated, OneOf, Sometimes
 from kintsugi.imperfect.distortion import Distortion
 from kintsugi.imperfect.operator import OPERATORS, check_severity
 from kintsugi.imperfect.spec import Call, share
+from kintsugi.io.yaml_lines import document, line, read_text
 
 T = TypeVar("T")
 _QUOTE = "is cut off: a comma inside [ ] or { } ends a word, so quote it there: 'gaussian_noise(image, 3)'"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kintsugi.core.errors import DataError
-from kintsugi.core.files import digest, replace_file
+from kintsugi.io.files import digest, replace_file
 
 UNITS = ("slot", "step", "label")
 MOST_FACTS = 16 << 20  # bytes of JSON

@@ -10,7 +10,7 @@ from typing import Any
 
 from kintsugi.bench.store import Store
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.files import replace_file
+from kintsugi.io.files import replace_file
 from kintsugi.report.appendix import MOST_FAILURES, appendix, commands, failures
 from kintsugi.report.board import Board, boards, leaves_of
 from kintsugi.report.data import MOST_SUBSETS, Shown, encoded, page_data, read, spoken

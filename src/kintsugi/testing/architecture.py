@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CHAIN = (
-    "core", "layers", "losses", "encoders", "tasks", "components", "imperfect", "data", "training", "methods", "foreign",
+    "core", "io", "layers", "losses", "encoders", "tasks", "components", "imperfect", "data", "training", "methods", "foreign",
     "evaluation", "gallery", "estimator", "bench", "report", "commands", "cli",
 )  # fmt: skip
 RANK = {name: place for place, name in enumerate(CHAIN)}

@@ -11,8 +11,8 @@ from typing import Any
 
 from kintsugi.core.component import Component
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.files import replace_file
 from kintsugi.core.methods import METHODS
+from kintsugi.io.files import replace_file
 from kintsugi.testing.holding import hold
 from kintsugi.testing.promises_of_training import stated
 from kintsugi.testing.shelf import SHELF

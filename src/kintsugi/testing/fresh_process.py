@@ -92,7 +92,7 @@ def answer_all(folder: Path) -> None:
     torch.set_num_threads(order["threads"])
     for file in order["plugins"]:
         METHODS.load_plugin(file)
-    from kintsugi.core.store import load
+    from kintsugi.io.saved_models import load
 
     tensors = load_file(folder / BATCHES)
     answers, faults, parameters = {}, {}, {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kintsugi.core.catalogue import METHODS
-from kintsugi.core.files import taking_turns
+from kintsugi.io.files import taking_turns
 from kintsugi.testing.golden_files import Entry, read_entries, write_entries
 from kintsugi.testing.golden_numbers import differences, merged, not_finite, untrained
 from kintsugi.testing.golden_subjects import Subject, chosen, method_subject, own, subjects

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.files import replace_file
+from kintsugi.io.files import replace_file
 from kintsugi.testing.golden_numbers import Numbers
 
 MOST_BYTES, DEEPEST = 8 << 20, 12

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kintsugi.core.files import replace_file
 from kintsugi.data.readers import audio, image, series, tabular, text, vector
 from kintsugi.data.table import Table
+from kintsugi.io.files import replace_file
 from kintsugi.testing.golden_measures import plain
 from kintsugi.testing.golden_numbers import Numbers, projections, sha
 from kintsugi.testing.inputs import clips, noise_file, pictures

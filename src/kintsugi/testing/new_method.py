@@ -11,7 +11,7 @@ from string import Template
 from kintsugi.core.card import LEAVES, Card
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError, UnknownName
-from kintsugi.core.files import replace_file
+from kintsugi.io.files import replace_file
 from kintsugi.testing.style_tools import checkout, owner_of_name, tidy
 
 KINDS = ("model", "restorer", "strategy", "monitor")

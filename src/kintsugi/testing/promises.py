@@ -37,7 +37,7 @@ __all__ = ["CHECKS", "PROMISES", "check_method", "hold", "place_of", "round_trip
 
 def round_trip(cls: type[Component], folder: Path) -> Tensor:
     """First half of the round trip: saved, with the answers that the loaded model must give in another process."""
-    from kintsugi.core.store import save
+    from kintsugi.io.saved_models import save
 
     pipeline = fitted(cls)
     save(pipeline, folder)

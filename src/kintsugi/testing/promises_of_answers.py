@@ -159,7 +159,7 @@ def _saves_what_was_calibrated(pipeline: Pipeline, rows: Batch, calibrated: dict
     import tempfile
     from pathlib import Path
 
-    from kintsugi.core.store import load, save
+    from kintsugi.io.saved_models import load, save
 
     pipeline.reset()
     pipeline(rows)

@@ -31,7 +31,7 @@ __all__ = [
     "tasks_of", "train",
 ]  # fmt: skip
 
-HIDING = ("mcar(0.1)", "steps(0.1)", "labels(0.1)")  # slots, steps and labels; what has no steps keeps them
+HIDDEN = 0.1  # share of slots, of steps and of labels that with_missing hides
 FEWER = 72  # training rows of a second fit, of 96
 
 # What a run is trained on: the table as it is; the same again; the same with other things in absent slots and unseen steps
@@ -61,14 +61,13 @@ def data_for(cls: type[Component], task: str | None = None, **options: Any) -> D
 
 
 def _hidden(data: Dataset) -> Dataset:
-    """Less to see: a tenth of the slots, steps and labels."""
-    from kintsugi.imperfect import parse_mechanism
+    """Less to see: a tenth of the slots, of the steps of what is read step by step, and of the labels."""
+    from kintsugi.imperfect.missing import labels, mcar, steps
 
-    stepped = bool(everything(data).mask)
-    chosen = [text for text in HIDING if stepped or not text.startswith("steps")]
-    for seed, text in enumerate(chosen):
-        data = data.with_missing(parse_mechanism(text), seed=seed)
-    return data
+    stepped = tuple(everything(data).mask)
+    data = data.with_missing(mcar(HIDDEN), seed=0)
+    data = data.with_missing(steps(HIDDEN, of=stepped), seed=1) if stepped else data
+    return data.with_missing(labels(HIDDEN), seed=2)
 
 
 def table_of(cls: type[Component], task: str, poisoned: bool = False, other: bool = False) -> Dataset:

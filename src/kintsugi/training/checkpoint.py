@@ -15,9 +15,9 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from kintsugi.core.errors import ModelFileError
-from kintsugi.core.files import digest, replace_file, sweep
 from kintsugi.core.stage import Clock
-from kintsugi.core.store import fill
+from kintsugi.io.files import digest, replace_file, sweep
+from kintsugi.io.saved_models import fill
 
 NAME = "checkpoint"
 

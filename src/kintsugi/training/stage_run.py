@@ -18,8 +18,8 @@ from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, NonFiniteLoss
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage
-from kintsugi.core.store import fill
 from kintsugi.data.loaders import batches, count, order
+from kintsugi.io.saved_models import fill
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.checks import moving, rows_of_stage
 from kintsugi.training.devices import Devices

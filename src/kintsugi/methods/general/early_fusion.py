@@ -125,6 +125,7 @@ def claims(fixture: Fixture) -> Claims:
     seen = train.batch(torch.arange(len(train)))
     batch = fixture.batch()
     batch = batch.where(torch.rand(batch.present.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+    unlike = 0
     for fill in ("token", "mean", "zero"):
         model = fixture.pipeline(fill=fill).model
         assert isinstance(model, EarlyFusion)
@@ -141,6 +142,13 @@ def claims(fixture: Fixture) -> Claims:
         yield Claim(
             f"features stand side by side, standardised, with the {fill} exactly where absent", away, at_most=1e-4
         )
+        learned = [p for p in model.filler if p.requires_grad]
+        slopes = torch.autograd.grad(model.joint(batch).sum(), learned) if fill == "token" else ()
+        unlike += sum(
+            bool((slope != (~owns).sum()).any()) for slope, owns in zip(slopes, batch.present.unbind(1), strict=False)
+        )
+        unlike += len(learned) - len(slopes)
+    yield Claim("tokens alone are learned, each from every row that it stands in", unlike, at_most=0)
     model, still = fixture.pipeline().model, whole.train.subset([0, 0])
     assert isinstance(model, EarlyFusion)
     model.prepare(Splits(still, whole.val), model.stages()[0])

@@ -182,7 +182,9 @@ def claims(fixture: Fixture) -> Claims:
     gradients = torch.autograd.grad(step.losses["task"], [*model.graph.parameters()], allow_unused=True)
     yield Claim(reached, float(sum(g is None or not bool(g.any()) for g in gradients)), at_most=0)
     graph: Any = model.graph
-    change = [k.phi(x[on]).norm() - x[on].norm() for k, x, on in zip(graph.kernels, latent.unbind(1), keep.T, strict=True)]
+    change = [
+        k.phi(x[on]).norm() - x[on].norm() for k, x, on in zip(graph.kernels, latent.unbind(1), keep.T, strict=True)
+    ]
     total = 1e-7 * sum(abs(float(gap.detach())) for gap in change)
     penalised = float(step.losses["stabiliser"].detach()) if "stabiliser" in step.losses else 0.0
     yield Claim(penalty, abs(penalised / total - 1), at_most=1e-4)

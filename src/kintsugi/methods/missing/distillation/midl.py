@@ -75,7 +75,7 @@ class MiDl(Monitor):
         self.velocity: dict[str, Tensor] = {}  # of each parameter that has moved
 
     def answer(self, batch: Batch, inner: Answer) -> Prediction:
-        prediction = inner(batch).detach()
+        prediction = inner(batch)
         complete = self.host.columns(batch).all(1)
         if bool(complete.any()):
             self.adapt(batch.rows(complete))
@@ -83,8 +83,7 @@ class MiDl(Monitor):
 
     def adapt(self, batch: Batch) -> None:
         """One step on complete rows."""
-        with torch.no_grad():
-            before = self.pipeline_in_use.answer_before(batch).output
+        before = self.pipeline_in_use.answer_before(batch).output
         with torch.enable_grad():
             losses = self.losses(self.outputs(batch), before)
             if not losses:

@@ -23,13 +23,13 @@ from kintsugi.core.catalogue import HOME
 from kintsugi.core.component import Component
 from kintsugi.core.encoder import check_encoders, own_encoders
 from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
-from kintsugi.core.files import digest, is_temporary, replace_file, taking_turns
 from kintsugi.core.inventory import versions_held
 from kintsugi.core.methods import COMPONENTS, METHODS, SHARED, address, component_class
 from kintsugi.core.pipeline import Pipeline, Recipe
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Clock
 from kintsugi.core.versions import READING
+from kintsugi.io.files import digest, is_temporary, replace_file, taking_turns
 
 FORMAT = 3
 FORMATS = (1, 2, FORMAT)
