@@ -55,7 +55,7 @@ class Gaps:
         at = torch.searchsorted(numbers, other).clamp(max=max(len(numbers) - 1, 0))
         both = numbers[at] == other if len(numbers) else torch.zeros(len(other), dtype=torch.bool)
 
-        def move(left: Tensor) -> Tensor:
+        def change(left: Tensor) -> Tensor:
             out = left.new_ones(len(other), *left.shape[1:])
             if not bool(both.any()):
                 return out
@@ -65,8 +65,8 @@ class Gaps:
             out[both] = by_number[at[both]]
             return out
 
-        labels = None if self.labels is None else move(self.labels)
-        return Gaps(move(self.keep), {name: move(left) for name, left in self.steps.items()}, labels)
+        labels = None if self.labels is None else change(self.labels)
+        return Gaps(change(self.keep), {name: change(left) for name, left in self.steps.items()}, labels)
 
     def hide(self, batch: Batch) -> Batch:
         """The batch of exactly these rows without what is missing; ``truth`` stays as it is.

@@ -89,7 +89,7 @@ class M3Care(Model):
         else:
             senders = Senders(*map(self.bank.read, Senders._fields))
             z = self.graph(latent, present, senders, self.bank.others(_identity(features)), self.share(len(self.bank)))
-        return features.replace({name: Stream.vector(z[:, m]) for m, name in enumerate(self.schema.names)})
+        return features.replace(streams={name: Stream.vector(z[:, m]) for m, name in enumerate(self.schema.names)})
 
     def share(self, rows: int) -> Tensor:
         """How many rows of a training batch one of so many senders counts for."""
@@ -144,7 +144,7 @@ class Constant(M3Care):
 
     def complete(self, features: Features) -> Features:
         z = torch.where(features.present[..., None], features.pooled(), self.constant)
-        return features.replace({name: Stream.vector(z[:, m]) for m, name in enumerate(self.schema.names)})
+        return features.replace(streams={name: Stream.vector(z[:, m]) for m, name in enumerate(self.schema.names)})
 
     def settle(self, data: Splits) -> None:
         pass
@@ -192,7 +192,9 @@ def claims(fixture: Fixture) -> Claims:
 
 def _stand_ins(model: M3Care, features: Features, stored: Tensor) -> Tensor:
     """What rows get from a bank of these latents ``[B, M, D]``, their own."""
-    model.remember(features.replace({name: Stream.vector(stored[:, m]) for m, name in enumerate(features.streams)}))
+    model.remember(
+        features.replace(streams={name: Stream.vector(stored[:, m]) for m, name in enumerate(features.streams)})
+    )
     return model.complete(features).pooled()
 
 

@@ -110,7 +110,7 @@ class SMIL(Model):
         for i, (m, stream) in enumerate(features.streams.items()):
             guess = self.shares(m, known) @ self.get_buffer(f"centres_{m}")
             rebuilt[m] = Stream.vector(torch.where(features.present[:, i, None], stream.pooled(), guess))
-        return features.replace(rebuilt)
+        return features.replace(streams=rebuilt)
 
     def shares(self, modality: str, known: Tensor) -> Tensor:
         """Weight of each centre ``[B, K]``, positive and summing to one, from the mean of what is there ``[B, D]``."""
