@@ -77,7 +77,9 @@ def superseded(key: str) -> str | None:
     config = json.loads((BEFORE / f"models/{key}/model.json").read_text(encoding="utf-8"))
     served = [saved["class"] for path, saved in config["parts"].items() if not path.startswith("strategies.")]
     methods = [address.partition(".")[0] for address in served]
-    return next((method for method in methods if METHODS.card(method).version != 1), None)
+    return next(
+        (m for m in methods if METHODS.card(m).version != 1 and METHODS[m].arguments_of_version(1, {}) is None), None
+    )
 
 
 def refused(key: str, read: Callable[[Path], Any]) -> bool:

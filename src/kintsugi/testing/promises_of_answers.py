@@ -15,7 +15,7 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Task
 from kintsugi.testing.holding import hold, on_every_task
-from kintsugi.testing.promises_of_data import cached, conditioned
+from kintsugi.testing.promises_of_data import FEW, cached, conditioned
 from kintsugi.testing.trials import ask, data_for, everything, fitted, run_of, same, subsets
 
 MANY = 50  # rows that are asked at once; no batch of training has as many
@@ -31,7 +31,7 @@ def every_subset(cls: type[Component], ablated: bool = False) -> None:
 def _every_subset(cls: type[Component], key: str, ablated: bool) -> None:
     data = data_for(cls, key)
     pipeline = fitted(cls, ablated, key)
-    batch = data.batch(torch.arange(MANY))
+    batch = data.batch(torch.arange(FEW if pipeline.adapts else MANY))
     task = data.schema.task
     shape = (len(batch), *task.output_shape)
     for kept in subsets(data.schema.names):
@@ -68,7 +68,7 @@ def _alone_or_together(cls: type[Component], task: str) -> None:
     batch = data_for(cls, task, absent=0.3).batch(torch.arange(MANY))
     shuffled = replace(batch, inputs=dict(reversed(batch.inputs.items())), mask=dict(reversed(batch.mask.items())))
     if pipeline.adapts:
-        _same_stream(pipeline, batch.rows(torch.arange(14)))
+        _same_stream(pipeline, batch.rows(torch.arange(9)))
         few = batch.rows(torch.arange(ALONE))
         turned = shuffled.rows(torch.arange(ALONE))
         _close("the order of dictionaries", ask(pipeline, turned).output, ask(pipeline, few).output)

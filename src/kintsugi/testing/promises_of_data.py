@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from kintsugi.core.batch import Batch
 from kintsugi.core.component import Component
 from kintsugi.core.data import Data
+from kintsugi.core.pipeline import Pipeline
 from kintsugi.evaluation import predict_conditions
 from kintsugi.evaluation.protocols import CLEAN, Condition, get_protocol
 from kintsugi.testing.holding import hold, on_every_task
 from kintsugi.testing.trials import FEWER, Run, Variant, ask, everything, run_of, same
 
+FEW = 8  # rows that a pipeline which adapts is asked, one after the other
 DEPTH = 6  # how far into lists, dictionaries and objects a kept tensor is looked for
 
 
@@ -91,7 +95,7 @@ def _answers(run: Run) -> list[tuple[str, Tensor]]:
     answers: list[tuple[str, Tensor]] = run.note(
         "answers",
         lambda: [
-            ("", ask(run.pipeline, everything(run.data)).output),
+            ("", ask(run.pipeline, some_rows(run.pipeline, run.data)).output),
             *((f" under {o.condition.name}", o.output) for o in cached(run)),
         ],
     )
@@ -106,15 +110,21 @@ def cached(run: Run) -> list[Any]:
 
 def conditioned(run: Run, cache: bool, chunk: int) -> list[Any]:
     """Answers of a run to its test rows under a few conditions of each sort."""
-    conditions = run.note("conditions", lambda: few_conditions(run.data))
-    outcomes: list[Any] = predict_conditions(
-        run.pipeline, run.data.split()[2], conditions, cache=cache, chunk=chunk, stream=4
-    )
+    conditions = run.note("conditions", lambda: few_conditions(run.data, run.first and not run.pipeline.adapts))
+    test = run.data.split()[2]
+    test = test.subset(torch.arange(FEW)) if run.pipeline.adapts else test
+    outcomes: list[Any] = predict_conditions(run.pipeline, test, conditions, cache=cache, chunk=chunk, stream=4)
     return outcomes
 
 
-def few_conditions(data: Any) -> list[Condition]:
-    """Clean, one modality dropped, one alone, slots drawn, and one damage of each modality's standard ones."""
+def some_rows(pipeline: Pipeline, data: Any) -> Batch:
+    """All rows of a table; of a pipeline that adapts, which answers them one after the other, a few."""
+    batch: Batch = data.batch(torch.arange(FEW)) if pipeline.adapts else everything(data)
+    return batch
+
+
+def few_conditions(data: Any, damaged_too: bool) -> list[Condition]:
+    """Clean, one modality dropped, one alone, slots drawn; and one damage of each modality's standard ones."""
     names = data.schema.names
     chosen = [CLEAN]
     if len(names) > 1:
@@ -123,6 +133,8 @@ def few_conditions(data: Any) -> list[Condition]:
             Condition("the last alone", "subset", keep=names[-1:]),
             Condition("mcar(0.3)", "rate/mcar", missing="mcar(0.3)", x=0.3),
         ]
+    if not damaged_too:
+        return chosen
     damaged: dict[str, Condition] = {}
     for condition in get_protocol("standard(3)", data.schema).conditions:
         if condition.corruptions:

@@ -182,12 +182,13 @@ class Run:
     """A short training on mixed data with holes, and what can be said of it.
 
     pipeline: trained, without what answers do not need; data: what it was trained on; history: of the trainer.
-    reach: which losses reached which parameters; only of the plain table.
+    first: of the first task of the card. reach: which losses reached which parameters; only of the plain table.
     """
 
     pipeline: Pipeline
     data: Dataset
     history: list[dict[str, Any]]
+    first: bool
     reach: Reach | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -216,7 +217,7 @@ def _run(cls: type[Component], task: str, ablated: bool, variant: Variant) -> Ru
     if variant == "fewer":
         train_rows = train_rows.subset(torch.arange(FEWER))
     trainer.fit(pipeline, Splits(train_rows, val, test))
-    return Run(pipeline, data, trainer.history, reach)
+    return Run(pipeline, data, trainer.history, task == tasks_of(cls)[0], reach)
 
 
 def fitted(cls: type[Component], ablated: bool = False, task: str | None = None) -> Pipeline:

@@ -52,6 +52,7 @@ NOISE = {
         confidence="high",
         defaults_from="the paper for the share of one half; severities: this library",
         modalities=(1, None),
+        version=2,
         joint=False,
     )
 )

@@ -23,7 +23,7 @@ from kintsugi.losses.evidential import nig_nll, nig_regulariser
         key="monig",
         name="MoNIG",
         leaf="corrupted/confidence",
-        imperfection=("corrupted at test", "corrupted in training", "missing at test", "missing in training"),
+        imperfection=("corrupted at test", "missing at test", "missing in training"),
         faithful=(
             "a normal-inverse-gamma head for each modality, and one for a pseudo-modality: the concatenation of features "
             "of a second set of encoders",

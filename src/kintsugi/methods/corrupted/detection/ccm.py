@@ -49,6 +49,7 @@ HIDDEN = 96  # of decoders and of the task's trunk
         confidence="medium",
         defaults_from="this library; the paper's values are for its robot",
         cost="medium",
+        version=2,
     )
 )
 class CCM(Model):
@@ -74,6 +75,11 @@ class CCM(Model):
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, quantile: float = 0.99, **hyper: Any) -> Pipeline:
         return Pipeline(cls(schema, **hyper), monitors=[DetectRejectCorrect(schema, quantile)])
+
+    @classmethod
+    def arguments_of_version(cls, version: int, hyper: dict[str, Any]) -> dict[str, Any]:
+        """Version 1 called absent modalities reliable, and answered as this one does."""
+        return hyper
 
     def stages(self) -> list[Stage]:
         return [
@@ -156,6 +162,8 @@ class DetectRejectCorrect(Monitor):
         super().__init__()
         self.quantile = quantile
         self.register_buffer("limit", torch.full((len(schema),), torch.inf))
+
+    arguments_of_version = CCM.arguments_of_version
 
     def calibrate(self, data: Splits) -> None:
         """Each modality's limit, from validation rows as they are."""
