@@ -362,10 +362,25 @@ def test_a_window_fills_holes_but_neither_what_may_be_padding_nor_rows_of_other_
 
 
 def test_a_window_of_nothing_or_of_open_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"channels of series and vectors; this schema has note \(text\)"):
+    with pytest.raises(ConfigError, match=r"numbers of tables; this schema has note \(text\)"):
         ChannelWindow(Schema(MIXED.modalities[1:2], MIXED.task))
     with pytest.raises(ConfigError, match="'arm': a window has a fixed size"):
         ChannelWindow(Schema((Modality("arm", "series", (None, 2)),), MIXED.task))
+
+
+def test_of_a_table_the_numbers_are_cleaned_and_codes_stay() -> None:
+    table = Modality("table", "tabular", (3,), categories=(0, 4, 0))
+    schema = Schema((Modality("pulse", "vector", (2,)), table), MIXED.task)
+    cells = torch.tensor([[1.0, 3.0, NAN], [NAN, NAN, NAN]])
+    present = torch.tensor([[True, True], [True, False]])
+    rows = batch_of({"pulse": torch.tensor([[8.0, 9.0], [6.0, 7.0]]), "table": cells}, present=present)
+    rows.mask["table"] = torch.tensor([[True, True, False], [False, False, False]])
+    window = ChannelWindow(schema)
+    assert window.of(rows)[:, 0].tolist() == [[[8, 9], [1, 0]], [[6, 7], [0, 0]]]
+    after = window.put(rows, window.of(rows) + 10)
+    assert after.inputs["table"].tolist() == [[11, 3, 10], [10, 0, 10]]
+    assert after.mask["table"].tolist() == [[True, True, True], [True, False, True]]
+    assert after.present.all()
 
 
 def test_other_kinds_stand_beside_the_channels_in_the_network_behind() -> None:
@@ -373,16 +388,16 @@ def test_other_kinds_stand_beside_the_channels_in_the_network_behind() -> None:
     model = ActivityModel(MIXED, dim=8, filters=3).eval()
     rows = mixed_rows()
     assert (model.channels, model.others) == (["arm", "pulse"], ["note"])
+    assert model.network is not None
     embedding = model(rows).embedding
     assert embedding is not None
     assert embedding.shape == (4, 3 * 3 + 8)
     assert torch.allclose(embedding[:, :9], model.network(ChannelWindow(MIXED).of(rows)[:, 0]), atol=1e-6)
     assert torch.allclose(embedding[:, 9:], model.encoders["note"](rows.inputs["note"]).pooled(), atol=1e-6)
-    with (
-        own_encoders({"arm": nn.Linear(2, 8), "pulse": nn.Linear(3, 8)}),
-        pytest.raises(ConfigError, match="leave one"),
-    ):
-        ActivityModel(MIXED, dim=8)
+    with own_encoders({"arm": nn.Linear(2, 8), "pulse": nn.Linear(3, 8)}):
+        beside = ActivityModel(MIXED, dim=8)
+    assert (beside.channels, beside.network) == ([], None)
+    assert beside(rows).embedding.shape == (4, 3 * 8)
     with own_encoders({"arm": nn.Linear(2, 8)}):
         assert ActivityModel(MIXED, dim=8).channels == ["pulse"]
 

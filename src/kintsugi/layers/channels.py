@@ -16,30 +16,33 @@ from kintsugi.core.features import Stream
 from kintsugi.core.schema import Modality, Schema
 from kintsugi.layers.streams import Attention
 
-KINDS = ("series", "vector")
+KINDS = ("series", "vector")  # whose values are all measurements
 KERNEL, DEPTH = 5, 4  # Centaur's convolutions over time
 REACH = DEPTH * (KERNEL - 1) + 1  # steps that one of their outputs sees
 
 
 class ChannelWindow:
-    """Where the channels of a schema's series and vectors stand in one window ``[B, 1, C, T]``.
+    """Where the channels of a schema's series, vectors and tables stand in one window ``[B, 1, C, T]``.
 
-    A series ``[T_m, C_m]`` gives C_m channels, a vector ``[D]`` a single one, whose numbers are its steps. T is the
-    longest of them; behind the end of a shorter one the window is 0, as it is where nothing was seen. Modalities of
-    other kinds have no part in it.
+    A series ``[T_m, C_m]`` gives C_m channels, a vector ``[D]`` or the numbers of a table a single one, with a step for
+    each. T is the longest of them; behind the end of a shorter one the window is 0, as it is where nothing was seen.
+    Codes of categories and modalities of other kinds have no part in it.
 
     Args:
         schema: of the batches.
 
     Raises:
-        ConfigError: no series or vector, or one whose size is open.
+        ConfigError: no series, vector or number of a table, or one whose size is open.
     """
 
     def __init__(self, schema: Schema) -> None:
+        self.numbers = {m.name: _numbers(m) for m in schema.modalities if m.kind == "tabular"}
         sizes = {m.name: _size(m) for m in schema.modalities if m.kind in KINDS}
+        sizes |= {name: (len(cells), 1) for name, cells in self.numbers.items() if cells}
+        sizes = {name: sizes[name] for name in schema.names if name in sizes}
         if not sizes:
             raise ConfigError(
-                f"a window is made of the channels of series and vectors; this schema has "
+                f"a window is made of the channels of series and vectors and of numbers of tables; this schema has "
                 f"{', '.join(f'{m.name} ({m.kind})' for m in schema.modalities)}"
             )
         self.names = tuple(sizes)
@@ -60,10 +63,12 @@ class ChannelWindow:
     def _part(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Values and what was seen of them, each ``[B, T, C_m]``."""
         x, mask = batch.inputs[name], batch.mask.get(name)
+        if name in self.numbers:
+            x, mask = x[:, self.numbers[name]], None if mask is None else mask[:, self.numbers[name]]
         seen = batch.present[:, batch.names.index(name), None, None].expand(-1, *self.sizes[name])
         if mask is not None:
             seen = seen & mask[..., None]
-        return padded(x.view(len(x), *self.sizes[name]), self.steps), padded(seen, self.steps)
+        return padded(x.reshape(len(x), *self.sizes[name]), self.steps), padded(seen, self.steps)
 
     def put(self, batch: Batch, window: Tensor) -> Batch:
         """The batch with a window's values in the place of its own, holes filled.
@@ -76,10 +81,16 @@ class ChannelWindow:
         inputs, mask, present = dict(batch.inputs), dict(batch.mask), batch.present.clone()
         parts = window[:, 0].transpose(1, 2).split([channels for _, channels in self.sizes.values()], 2)
         for name, column, part in zip(self.names, columns, parts, strict=True):
-            x = inputs[name]
+            x, own = inputs[name], batch.present[:, column]
+            values = part[:, : self.sizes[name][0]].to(x.dtype)
+            measured = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+            if name in self.numbers:  # a category of an absent table gets the code of the unknown
+                measured.zero_()[self.numbers[name]] = True
+                values = torch.where(own[:, None], x, 0).index_copy(1, measured.nonzero()[:, 0], values[..., 0])
             if name in mask:
-                mask[name] = _filled(mask[name], batch.present[:, column], some, x.ndim == 3)
-            values = part[:, : self.sizes[name][0]].reshape(x.shape).to(x.dtype)
+                filled = _filled(mask[name], own, some, x.ndim == 3)
+                mask[name] = torch.where(measured, filled, mask[name])
+            values = values.reshape(x.shape)
             inputs[name] = torch.where(some.view(-1, *[1] * (x.ndim - 1)), values, x)
             present[:, column] |= some
         return replace(batch, inputs=inputs, mask=mask, present=present)
@@ -96,6 +107,12 @@ def _size(modality: Modality) -> tuple[int, int]:
     return steps, channels
 
 
+def _numbers(table: Modality) -> list[int]:
+    """Cells of a table that are no codes of categories."""
+    categories = table.categories or (0,) * (table.shape[0] or 0)
+    return [cell for cell, codes in enumerate(categories) if not codes]
+
+
 def padded(x: Tensor, steps: int) -> Tensor:
     """Zeros, or False, behind the end: ``[B, t, C] -> [B, steps, C]``, as it was where t is not less."""
     return functional.pad(x, (0, 0, 0, max(0, steps - x.shape[1])))
@@ -103,8 +120,8 @@ def padded(x: Tensor, steps: int) -> Tensor:
 
 def _filled(mask: Tensor, present: Tensor, some: Tensor, timed: bool) -> Tensor:
     up_to_last = mask.flip(1).cumsum(1).flip(1) > 0
-    own = up_to_last if timed else torch.ones_like(mask)
-    return torch.where(some[:, None], torch.where(present[:, None], own, True), mask)
+    reach = up_to_last if timed else torch.ones_like(mask)
+    return torch.where(some[:, None], torch.where(present[:, None], reach, True), mask)
 
 
 class ChannelEncoder(Encoder):

@@ -152,6 +152,8 @@ def claims(fixture: Fixture) -> Claims:
     if "fused" in losses:
         variance = beta / (alpha - 1) * (1 + 1 / v)
         yield Claim("variance is aleatoric and epistemic", _gap(prediction.uncertainty, variance, model), at_most=1e-8)
+        shares = torch.cat([m[1] for m in members[:-1]], 1) * batch.present / v
+        yield Claim("a weight is a share of v", _gap(prediction.weights, shares, model), at_most=1e-8)
     alone = torch.stack([prediction.unimodal[m] for m in batch.names], 1)
     said = torch.cat([fixture.schema.task.probabilities(m[0])[:, None] for m in members[:-1]], 1)
     told = _gap(alone[batch.present], said[batch.present], model) + float((~alone.isnan() & ~batch.present).sum())
@@ -182,12 +184,14 @@ def _under_noise(fixture: Fixture) -> Claims:
     yield Claim(MoNIG.card.claims[2], float(ratio), at_most=0.9)
 
 
-def _written_out(model: Any, batch: Batch) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+def _written_out(model: Any, batch: Batch) -> tuple[list[Any], Tensor]:
     """Each branch's four numbers ``[B, 1]``, and bool ``[B, N]``: which of them can be."""
     rows, names = batch.present, batch.names
     tokens = [model.encoders[m](batch.inputs[m]).pooled() * rows[:, i, None] for i, m in enumerate(names)]
     inputs = [x[:, : model.dim] for x in tokens] + [torch.cat([x[:, model.dim :] for x in tokens], 1)]
-    members = [tuple(branch(x)) for branch, x in zip(model.branches, inputs, strict=True)]
+    hidden = [(branch[-1], branch[:-1](x)) for branch, x in zip(model.branches, inputs, strict=True)]
+    soft = nn.functional.softplus
+    members = [(a.mu(x), soft(a.v(x)) + 1e-6, 1 + soft(a.alpha(x)), soft(a.beta(x)) + 1e-6) for a, x in hidden]
     return members, torch.cat([rows, rows.all(1, keepdim=True)], 1)
 
 

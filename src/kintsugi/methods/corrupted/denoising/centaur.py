@@ -40,8 +40,10 @@ STEPS = 16  # of the windows that claims are tried on
             "use is restored in training; the release shows it the windows themselves",
             "data are standardised, so the output is linear, noise is in standard deviations, and burst lengths are shares "
             "of the window; the release scales to [0, 1] by minima and maxima that look at test rows too",
-            "a vector is one channel, whose numbers are its steps; the release has inertial sensors only",
-            "other kinds go by the autoencoder as they came, and join the network behind it by encoders of their kind",
+            "a vector is one channel, whose numbers are its steps, and so are the numbers of a table; the release has "
+            "inertial sensors only",
+            "other kinds go by the autoencoder as they came; they and tables join the network behind it by encoders of "
+            "their kind",
             "what a training row does not show has no part in the loss; the release has complete windows",
             "a quarter of the release's filters by default, and one optimiser in place of its RMSprop and SGD",
             "weights of the autoencoder start by He's rule: from PyTorch's default, the release's, it stands still for "
@@ -61,7 +63,7 @@ STEPS = 16  # of the windows that claims are tried on
     )
 )
 class Centaur(Restorer):
-    """Cleans series and vectors before a model sees them, and fills those that are absent.
+    """Cleans series, vectors and numbers of tables before a model sees them, and fills those that are absent.
 
     Args:
         code: values between the halves of the autoencoder.
@@ -129,28 +131,27 @@ class Centaur(Restorer):
 
 
 class ActivityModel(Model):
-    """The network behind the autoencoder; what is no series or vector joins its features by an encoder of its kind."""
+    """The network behind the autoencoder; all but series and vectors join its features by encoders of their kind."""
 
     def __init__(self, schema: Schema, dim: int = 32, filters: int = 64, attention: str = "time") -> None:
         super().__init__(schema, dim, fused=None)
         own = [m for m, encoder in self.encoders.items() if isinstance(encoder, UserEncoder)]
         self.channels = channel_names(schema, own)
-        if not self.channels:
-            raise ConfigError(
-                "centaur's network reads series and vectors itself; leave one of them out of encoders=, or give a host="
-            )
         window = ChannelWindow(schema)
         for name in self.channels:
             self.encoders[name] = ChannelEncoder(window.steps)
         channels = sum(window.sizes[name][1] for name in self.channels)
-        self.network = ActivityNetwork(channels, window.steps, filters, attention)
+        self.network = ActivityNetwork(channels, window.steps, filters, attention) if channels else None
         self.others = [name for name in schema.names if name not in self.channels]
-        self.task_head = schema.task.head(StreamSpec(self.network.features + dim * len(self.others)))
+        features = 0 if self.network is None else self.network.features
+        self.task_head = schema.task.head(StreamSpec(features + dim * len(self.others)))
 
     def fuse(self, features: Features) -> Fused:
-        window = torch.cat([features.streams[name].tokens for name in self.channels], 2).transpose(1, 2)
-        beside = [features.streams[name].pooled() for name in self.others]
-        return Fused.vector(torch.cat([self.network(window), *beside], 1))
+        parts = [features.streams[name].pooled() for name in self.others]
+        if self.network is not None:
+            window = torch.cat([features.streams[name].tokens for name in self.channels], 2).transpose(1, 2)
+            parts.insert(0, self.network(window))
+        return Fused.vector(torch.cat(parts, 1))
 
 
 @ablation_of(Centaur)
