@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
+
+from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from kintsugi.core.fixture import Fixture
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,29 @@ class Claim:
 Claims = Iterator[Claim]  # what a check gives: ``yield Claim(...)`` for each
 
 
-def held(check: Callable[[Fixture], None], fixture: Fixture) -> float:
-    """1 where a check passes, 0 where it asserts; for checks that are not figures yet."""
-    try:
-        check(fixture)
-    except AssertionError:
-        return 0.0
-    return 1.0
+def difference(a: Tensor, b: Tensor, model: nn.Module | None = None) -> float:
+    """Largest difference of two tensors of one shape; with a model also of their gradients by its parameters.
+
+    The gradients are of a sum in which every value has another weight, so that values that change places are noticed.
+    """
+    gaps = [(a - b).abs().max()]
+    if model is not None:
+        weights = torch.linspace(-1, 1, a.numel(), dtype=a.dtype).view_as(a) if a.ndim else torch.ones_like(a)
+        moving = [p for p in model.parameters() if p.requires_grad]
+        slopes = [
+            torch.autograd.grad(
+                (x * weights).sum(), moving, retain_graph=True, materialize_grads=True, allow_unused=True
+            )
+            if x.requires_grad
+            else [torch.zeros_like(p) for p in moving]
+            for x in (a, b)
+        ]
+        gaps += [(x - y).abs().max() for x, y in zip(*slopes, strict=True)]
+    return float(torch.stack([gap.detach().double() for gap in gaps]).max())
+
+
+def every_subset(batch: Batch) -> Batch:
+    """Its rows with every subset of the modalities that is not empty, in turn."""
+    count = len(batch.names)
+    subset = torch.arange(len(batch), device=batch.device) % (2**count - 1) + 1
+    return batch.where((subset[:, None] >> torch.arange(count, device=batch.device)) % 2 == 1)

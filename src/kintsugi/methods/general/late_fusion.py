@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kintsugi.core.claims import difference, every_subset
 from kintsugi.core import (
     Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Step, StreamSpec, ablation_of,
     claims_of, register,
@@ -91,7 +92,7 @@ class AbsentVoters(LateFusion):
 @claims_of(LateFusion)
 def claims(fixture: Fixture) -> Claims:
     """On untrained models, each figure with its gradient, against the rule written out: none of it is learned."""
-    batch, names = _with_holes(fixture.batch()), fixture.schema.names
+    batch, names = every_subset(fixture.batch()), fixture.schema.names
     model = fixture.pipeline().model.eval()
     assert isinstance(model, LateFusion)
     own = torch.stack([model.heads[m](model.encoders[m](batch.inputs[m])) for m in names], 1)
@@ -99,23 +100,24 @@ def claims(fixture: Fixture) -> Claims:
     prediction, probabilities = model(batch), fixture.schema.task.probabilities
     single = batch.present.sum(1) == 1
     wanted = own[batch.present & single[:, None]]
-    yield Claim(LateFusion.card.claims[0], _gap(prediction.output[single], wanted, model), at_most=1e-5)
+    yield Claim(LateFusion.card.claims[0], difference(prediction.output[single], wanted, model), at_most=1e-5)
     product = (own.log_softmax(2) * present).sum(1).softmax(1)
-    yield Claim(LateFusion.card.claims[1], _gap(probabilities(prediction.output), product, model), at_most=1e-5)
+    yield Claim(LateFusion.card.claims[1], difference(probabilities(prediction.output), product, model), at_most=1e-5)
     model.merge = "mean"
     average = (own.softmax(2) * share[..., None]).sum(1)
-    yield Claim(LateFusion.card.claims[2], _gap(probabilities(model(batch).output), average, model), at_most=1e-5)
-    yield Claim(LateFusion.card.claims[3], _gap(prediction.weights, share), at_most=1e-5)
+    yield Claim(LateFusion.card.claims[2], difference(probabilities(model(batch).output), average, model), at_most=1e-5)
+    yield Claim(LateFusion.card.claims[3], difference(prediction.weights, share), at_most=1e-5)
     alone = torch.stack([prediction.unimodal[m] for m in names], 1)
     yield Claim(
         "what a modality says alone can be read where it is present, and only there",
-        _gap(alone[batch.present], own.softmax(2)[batch.present], model) + float((~alone.isnan() & ~present).sum()),
+        difference(alone[batch.present], own.softmax(2)[batch.present], model)
+        + float((~alone.isnan() & ~present).sum()),
         at_most=1e-5,
     )
     embedding = prediction.embedding.unflatten(1, own.shape[1:])
     yield Claim(
         "the embedding is all answers side by side",
-        _gap(embedding[batch.present], own[batch.present], model),
+        difference(embedding[batch.present], own[batch.present], model),
         at_most=1e-5,
     )
     losses = torch.stack([model.step(batch).losses[f"alone/{m}"] for m in names])
@@ -123,27 +125,7 @@ def claims(fixture: Fixture) -> Claims:
     target = fixture.schema.task.target(batch)
     each = torch.stack([F.cross_entropy(own[seen, i], target[seen]) for i, seen in enumerate(rows)])
     yield Claim(
-        "each modality learns by its own loss, from the rows that have it", _gap(losses, each, model), at_most=1e-5
+        "each modality learns by its own loss, from the rows that have it",
+        difference(losses, each, model),
+        at_most=1e-5,
     )
-
-
-def _with_holes(batch: Batch) -> Batch:
-    """All subsets of modalities in turn."""
-    count = len(batch.names)
-    subset = torch.arange(len(batch)) % (2**count - 1) + 1
-    return batch.where((subset[:, None] >> torch.arange(count)) % 2 == 1)
-
-
-def _gap(a: Tensor, b: Tensor, model: nn.Module | None = None) -> float:
-    """Largest difference of two tensors, with a model also of their gradients by its parameters."""
-    gaps = [(a - b).abs().max()]
-    if model is not None:
-        scale, parameters = torch.linspace(-1, 1, a.numel()).view_as(a), list(model.parameters())
-        slopes = [
-            torch.autograd.grad(
-                (x * scale).sum(), parameters, retain_graph=True, materialize_grads=True, allow_unused=True
-            )
-            for x in (a, b)
-        ]
-        gaps += [(x - y).abs().max() for x, y in zip(*slopes, strict=True)]
-    return float(torch.stack(gaps).max().detach())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from kintsugi.core.claims import difference, every_subset
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Schema, ablation_of, claims_of, register,
+    Card, Claim, Claims, Features, Fixture, Fused, Model, Schema, ablation_of, claims_of, register,
 )  # fmt: skip
 
 
@@ -48,39 +49,21 @@ class ZeroFill(MeanFusion):
 @claims_of(MeanFusion)
 def claims(fixture: Fixture) -> Claims:
     """On an untrained model, each figure with its gradient, against the mean written out: none of it is learned."""
-    model, batch = fixture.pipeline().model.eval(), _with_holes(fixture.batch())
+    model, batch = fixture.pipeline().model.eval(), every_subset(fixture.batch())
     prediction = model(batch)
     alone = [model.encoders[name](batch.inputs[name]).pooled() for name in batch.names]
     present = [row.nonzero().flatten().tolist() for row in batch.present]
     mean = torch.stack([sum(alone[m][row] for m in seen) / len(seen) for row, seen in enumerate(present)])
-    yield Claim(MeanFusion.card.claims[0], _gap(prediction.embedding, mean, model), at_most=1e-5)
+    yield Claim(MeanFusion.card.claims[0], difference(prediction.embedding, mean, model), at_most=1e-5)
     shares = torch.stack([batch.present[row] * (1 / len(seen)) for row, seen in enumerate(present)])
-    yield Claim(MeanFusion.card.claims[1], _gap(prediction.weights, shares), at_most=1e-5)
+    yield Claim(MeanFusion.card.claims[1], difference(prediction.weights, shares), at_most=1e-5)
     answer = model.task_head(Fused.vector(prediction.embedding))
-    yield Claim("the answer is that of one head to the mean", _gap(prediction.output, answer, model), at_most=1e-5)
+    yield Claim(
+        "the answer is that of one head to the mean", difference(prediction.output, answer, model), at_most=1e-5
+    )
     loss = fixture.schema.task.loss(answer, batch)
-    yield Claim("the loss is the task's", _gap(model.step(batch).losses["task"], loss, model), at_most=1e-5)
+    yield Claim("the loss is the task's", difference(model.step(batch).losses["task"], loss, model), at_most=1e-5)
     turned = replace(batch, names=batch.names[::-1], present=batch.present.flip(1))
-    yield Claim("a batch is read by the names of modalities", _gap(model(turned).output, answer, model), at_most=1e-5)
-
-
-def _with_holes(batch: Batch) -> Batch:
-    """All subsets of modalities in turn."""
-    count = len(batch.names)
-    subset = torch.arange(len(batch)) % (2**count - 1) + 1
-    return batch.where((subset[:, None] >> torch.arange(count)) % 2 == 1)
-
-
-def _gap(a: Tensor, b: Tensor, model: nn.Module | None = None) -> float:
-    """Largest difference of two tensors, with a model also of their gradients by its parameters."""
-    gaps = [(a - b).abs().max()]
-    if model is not None:
-        scale, parameters = torch.linspace(-1, 1, a.numel()).view_as(a), list(model.parameters())
-        slopes = [
-            torch.autograd.grad(
-                (x * scale).sum(), parameters, retain_graph=True, materialize_grads=True, allow_unused=True
-            )
-            for x in (a, b)
-        ]
-        gaps += [(x - y).abs().max() for x, y in zip(*slopes, strict=True)]
-    return float(torch.stack(gaps).max().detach())
+    yield Claim(
+        "a batch is read by the names of modalities", difference(model(turned).output, answer, model), at_most=1e-5
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kintsugi.core.claims import difference
 from kintsugi.core import (
     Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Step, ablation_of, claims_of, register,
 )  # fmt: skip
@@ -140,23 +140,27 @@ def claims(fixture: Fixture) -> Claims:
     for i in range(1, len(model.branches)):  # the pairwise sum, one after the other
         whole = _folded(whole, (members[i], seen[:, i : i + 1]))
     mu, v, alpha, beta = whole[0]
-    yield Claim(MoNIG.card.claims[0], _gap(prediction.output, mu, model), at_most=1e-8)
+    yield Claim(MoNIG.card.claims[0], difference(prediction.output, mu, model), at_most=1e-8)
     target = fixture.schema.task.target(batch).double()
     fused = _objective(whole[0], target).mean()
-    yield Claim(MoNIG.card.claims[1], _gap(losses.get("fused", 0 * mu.sum()), fused, model), at_most=1e-8)
+    yield Claim(MoNIG.card.claims[1], difference(losses.get("fused", 0 * mu.sum()), fused, model), at_most=1e-8)
     own = [_objective(m, target)[seen[:, i]].mean() for i, m in enumerate(members)]
     each = torch.stack([losses[f"alone/{m}"] for m in batch.names] + [losses["joint"]])
     yield Claim(
-        "each branch learns by its own, from the rows that have it", _gap(each, torch.stack(own), model), at_most=1e-8
+        "each branch learns by its own, from the rows that have it",
+        difference(each, torch.stack(own), model),
+        at_most=1e-8,
     )
     if "fused" in losses:
         variance = beta / (alpha - 1) * (1 + 1 / v)
-        yield Claim("variance is aleatoric and epistemic", _gap(prediction.uncertainty, variance, model), at_most=1e-8)
+        yield Claim(
+            "variance is aleatoric and epistemic", difference(prediction.uncertainty, variance, model), at_most=1e-8
+        )
         shares = torch.cat([m[1] for m in members[:-1]], 1) * batch.present / v
-        yield Claim("a weight is a share of v", _gap(prediction.weights, shares, model), at_most=1e-8)
+        yield Claim("a weight is a share of v", difference(prediction.weights, shares, model), at_most=1e-8)
     alone = torch.stack([prediction.unimodal[m] for m in batch.names], 1)
     said = torch.cat([fixture.schema.task.probabilities(m[0])[:, None] for m in members[:-1]], 1)
-    told = _gap(alone[batch.present], said[batch.present], model) + float((~alone.isnan() & ~batch.present).sum())
+    told = difference(alone[batch.present], said[batch.present], model) + float((~alone.isnan() & ~batch.present).sum())
     yield Claim("what a modality says alone can be read where it is present, and only there", told, at_most=1e-8)
     yield from _under_noise(fixture)
 
@@ -211,12 +215,3 @@ def _objective(nig: Any, y: Tensor) -> Tensor:
     mu, v, alpha, beta = nig
     density = torch.distributions.StudentT(2 * alpha, mu, (beta * (1 + v) / (v * alpha)).sqrt()).log_prob(y)
     return 0.01 * (y - mu).abs() * (2 * v + alpha) - density
-
-
-def _gap(a: Tensor, b: Tensor, model: nn.Module) -> float:
-    """Largest difference of two tensors, and of their gradients."""
-    scale, parameters = torch.linspace(-1, 1, a.numel()).view_as(a), list(model.parameters())
-    ask = partial(torch.autograd.grad, inputs=parameters, retain_graph=True, materialize_grads=True, allow_unused=True)
-    slopes = [ask((x * scale).sum()) if x.requires_grad else [torch.zeros(())] for x in (a, b)]
-    gaps = [(a - b).abs().max(), *((x - y).abs().max() for x, y in zip(*slopes, strict=False))]
-    return float(torch.stack(gaps).max().detach())

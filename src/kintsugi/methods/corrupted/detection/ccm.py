@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kintsugi.core.claims import difference
 from kintsugi.core import (
     Answer, Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Monitor, Pipeline, Prediction, Schema, Splits,
     Stage, Step, ablation_of, claims_of, register,
@@ -219,7 +220,7 @@ def claims(fixture: Fixture) -> Claims:
     train: Any = fixture.splits.train
     test, rows = fixture.batch(80), train.batch(torch.arange(len(train))).inputs
     standard = [(test.inputs[m] - x.mean(0)) / x.var(0, correction=0).mean().sqrt() for m, x in rows.items()]
-    away = _gap(torch.stack(list(model.targets(test).values())), torch.stack(standard))
+    away = difference(torch.stack(list(model.targets(test).values())), torch.stack(standard))
     yield Claim("low-level features are standardised by the training rows", away, at_most=1e-4)
     holes = test.where(torch.rand(test.present.shape, generator=torch.Generator().manual_seed(0)) < 0.7)
     holes = holes.rows(holes.present.any(1))
@@ -230,7 +231,9 @@ def claims(fixture: Fixture) -> Claims:
     )
     output, (latent, _) = model.train()(holes).output, _posterior(model, holes)
     policy = model.task_head(Fused.vector(model.trunk(latent)))
-    yield Claim("trunk and head learn on the mean of the latent", _gap(output, policy, model.eval()), at_most=1e-3)
+    yield Claim(
+        "trunk and head learn on the mean of the latent", difference(output, policy, model.eval()), at_most=1e-3
+    )
     without, last = model(test.only(*names[:-1])), standard[-1]
     error = (model.decoders[names[-1]](without.embedding) - last).pow(2).mean() / last.pow(2).mean()
     yield Claim("the others tell what a modality that is left out looks like", float(error.detach()), at_most=0.95)
@@ -306,19 +309,4 @@ def _objective_gap(model: CCM, batch: Batch) -> float:
     model.clock.stage = "task"
     if losses.keys() != terms.keys():
         return torch.inf
-    return _gap(torch.stack([losses[name] for name in terms]), torch.stack(list(terms.values())), model)
-
-
-def _gap(a: Tensor, b: Tensor, model: nn.Module | None = None) -> float:
-    """Largest difference of two tensors, with a model also of their gradients by its parameters."""
-    gaps = [(a - b).abs().max()]
-    if model is not None:
-        scale, parameters = torch.linspace(-1, 1, a.numel()).view_as(a), list(model.parameters())
-        slopes = [
-            torch.autograd.grad(
-                (x * scale).sum(), parameters, retain_graph=True, materialize_grads=True, allow_unused=True
-            )
-            for x in (a, b)
-        ]
-        gaps += [(x - y).abs().max() for x, y in zip(*slopes, strict=True)]
-    return float(torch.stack(gaps).max().detach())
+    return difference(torch.stack([losses[name] for name in terms]), torch.stack(list(terms.values())), model)

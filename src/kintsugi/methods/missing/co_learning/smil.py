@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kintsugi.core.claims import difference
 from kintsugi.core import (
     Claim, Claims, Batch, Card, Features, Fused, Fixture, Model, Prediction, Schema, Splits, Stage, Step, Stream,
     ablation_of, claims_of, register,
@@ -232,7 +233,7 @@ def claims(fixture: Fixture) -> Claims:
     batch = replace(rows, auxiliary=every.rows(torch.arange(40, 80)))
     losses, expected = type(model).step(model, batch).losses, _written_out(model, batch)
     for loss, value in expected.items():
-        yield Claim(next(named), _gap(losses.get(loss, 0 * value), value, model), at_most=1e-9)
+        yield Claim(next(named), difference(losses.get(loss, 0 * value), value, model), at_most=1e-9)
     nothing = patterns.new_tensor(
         [[True, False, False], [False, False, False], [True, True, True], [False, True, True]]
     )
@@ -308,13 +309,3 @@ def _written_out(model: Any, batch: Batch) -> dict[str, Tensor]:
         kl = kl + divergence(model.pick[name], known)[~batch.present[:, i]].mean()
     feature = (rebuilt - true.detach()).square().mean()
     return {"inner": inner, "outer": loss + known_loss, "feature": 0.01 * feature, "kl": 1e-3 * kl}
-
-
-def _gap(loss: Tensor, expected: Tensor, model: Any) -> float:
-    """Of two losses, and of their gradients: the largest difference."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    a, b = (
-        torch.autograd.grad(x, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-        for x in (loss, expected)
-    )
-    return max(float((x - y).detach().abs().max()) for x, y in [(loss, expected), *zip(a, b, strict=True)])
