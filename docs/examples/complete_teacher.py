@@ -9,8 +9,23 @@ import torch
 
 from kintsugi.components.students import ConcatenationFusion
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, Fixture, Inner, Model, Pipeline, Runner, Schema, Splits, Stage, Step, Strategy,
-    ablation_of, claims_of, register,
+    Batch,
+    Card,
+    Claim,
+    Claims,
+    Fixture,
+    Inner,
+    Model,
+    Pipeline,
+    Runner,
+    Schema,
+    Splits,
+    Stage,
+    Step,
+    Strategy,
+    ablation_of,
+    claims_of,
+    register,
 )  # fmt: skip
 from kintsugi.losses.distil import soft_targets
 
@@ -46,7 +61,9 @@ class CompleteTeacher(Strategy):
     @classmethod
     def pipeline(cls, schema: Schema, host: Any = None, dim: int = 32, **hyper: Any) -> Pipeline:
         student = ConcatenationFusion(schema, dim) if host is None else host
-        return Pipeline(student, strategies=[cls(schema, **hyper)], shared={"teacher": ConcatenationFusion(schema, dim)})
+        return Pipeline(
+            student, strategies=[cls(schema, **hyper)], shared={"teacher": ConcatenationFusion(schema, dim)}
+        )
 
     @property
     def teacher(self) -> Model:

@@ -8,7 +8,20 @@ import torch
 from torch import Tensor
 
 from kintsugi.core import (
-    Answer, Batch, Card, Claim, Claims, Fixture, Monitor, Prediction, Schema, Splits, ablation_of, claims_of, register,
+    Answer,
+    Batch,
+    Card,
+    Claim,
+    Claims,
+    Fixture,
+    Monitor,
+    Prediction,
+    Schema,
+    Splits,
+    ablation_of,
+    claims_of,
+    difference,
+    register,
 )  # fmt: skip
 
 KINDS = ("vector", "image", "series")  # kinds of data in which every number may be read
@@ -20,7 +33,10 @@ KINDS = ("vector", "image", "series")  # kinds of data in which every number may
         name="Limit guard",
         leaf="corrupted/detection",
         imperfection=("corrupted at test",),
-        faithful=("the largest clean value of each modality is its limit", "what is above it is left out of the answer"),
+        faithful=(
+            "the largest clean value of each modality is its limit",
+            "what is above it is left out of the answer",
+        ),
         claims=("values far above clean ones are answered as if the modality were absent",),
         premise="in use a sensor saturates far above anything that it showed in training, and the others can stand in",
         confidence="high",
@@ -81,10 +97,10 @@ def claims(fixture: Fixture) -> Claims:
     """Far values against absence, and clean rows against rejection."""
     pipeline = fixture.trained().eval()
     batch = fixture.batch()
-    gap, column = 0.0, 0
+    gap = 0.0
     for column, name in enumerate(fixture.schema.names):
         far = replace(batch, inputs={**batch.inputs, name: 100 + batch.inputs[name]})
         absent = batch.where(torch.arange(len(fixture.schema)) != column)
-        gap = max(gap, float((pipeline(far).output - pipeline(absent).output).abs().max()))
+        gap = max(gap, difference(pipeline(far).output, pipeline(absent).output))
     yield Claim(LimitGuard.card.claims[0], gap, at_most=1e-6)
     yield Claim("clean modalities rejected", int((pipeline(batch).used != batch.present).sum()), at_most=0)

@@ -241,7 +241,8 @@ class Pipeline(nn.Module):
             uncertainty = self.model.task.uncertainty(prediction.output)
             if uncertainty is not None:
                 uncertainty = uncertainty.masked_fill(~used.any(1), torch.nan)
-        return replace(prediction, used=used, uncertainty=uncertainty)
+        weights = None if prediction.weights is None else prediction.weights.masked_fill(~used, 0)
+        return replace(prediction, used=used, uncertainty=uncertainty, weights=weights)
 
     @property
     def adapts(self) -> bool:
