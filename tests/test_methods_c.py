@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from kintsugi.core import Batch, Features, Modality, Pipeline, Schema, Splits, S
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import METHODS, build_pipeline
 from kintsugi.data.dataset import Dataset, TensorSource
-from kintsugi.layers.adaptation import adaptable
-from kintsugi.layers.neighbours import AdaptiveGate, DeepKernel, NeighbourGraph, ReferenceNorm, Senders
+from kintsugi.layers.adaptation import adaptable, descend, outputs_of_versions
+from kintsugi.layers.neighbours import AdaptiveGate, DeepKernel, NeighbourGraph, ReferenceNorm, Senders, evenly_spread
+from kintsugi.layers.streams import Attention
+from kintsugi.losses.distance import norm_gap
 from kintsugi.methods.missing.alignment.m3care import Constant, M3Care
 from kintsugi.methods.missing.distillation.midl import MiDl
 from kintsugi.tasks import Classification, Multilabel, Regression
@@ -221,12 +224,63 @@ def test_stored_rows_give_what_a_batch_of_them_would() -> None:
     torch.testing.assert_close(graph(latent, present, graph.senders(latent, present), others), graph(latent, present))
 
 
+def likeness_by_hand(graph: NeighbourGraph, latent: np.ndarray, present: np.ndarray, i: int, j: int) -> float:
+    """Of two rows, before the threshold: the mean of the kernels of their common modalities."""
+    each = []
+    for m, kernel in enumerate(graph.kernels):
+        has = present[:, m]
+        if has[i] and has[j]:
+            with torch.no_grad():
+                learned = torch.relu(kernel.phi(torch.tensor(latent[:, m]))).numpy()  # type: ignore[operator]
+            share = 1 / (1 + np.exp(-kernel.eps.item()))  # type: ignore[operator]
+            place = np.cumsum(has) - 1  # of a row among those that have the modality
+            own, deep = (gaussian(standardised(x[has]))[place[i], place[j]] for x in (latent[:, m], learned))
+            each.append(((1 - share) * deep + share) * own)
+    return float(np.mean(each)) if each else 0.0
+
+
+def test_completed_rows_are_those_worked_out_pair_by_pair() -> None:
+    with seeded():
+        graph, x = NeighbourGraph(3, 4, theta=-1.5).double(), torch.randn(9, 3, 4, dtype=torch.float64)
+    present = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0]]).bool().repeat(2, 1)[:9]
+    latent, has = torch.where(present[..., None], x, 0).numpy(), present.numpy()
+    taken, share = np.eye(9), 3.0
+    for i, j in itertools.permutations(range(9), 2):
+        likeness = likeness_by_hand(graph, latent, has, i, j)
+        taken[i, j] = share * likeness if likeness > 1 / (1 + math.exp(1.5)) else 0
+    expected = np.zeros((9, 3, 4))
+    gates: Any = graph.gates
+    for m, gate in enumerate(gates):
+        weights = taken * has[:, m]
+        weights, borrowed = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9), latent[:, m]
+        for step in (graph.first[m], graph.second[m]):
+            matrix, bias = (p.detach().numpy() for p in step.parameters())
+            borrowed = np.maximum(weights @ borrowed @ matrix.T + bias, 0)
+        ours, theirs = (
+            1 / (1 + np.exp(-(value @ line.weight.detach().numpy().T + line.bias.item())))
+            for value, line in ((latent[:, m], gate.own), (borrowed, gate.neighbour))
+        )
+        mixed = (theirs * borrowed + ours * latent[:, m]) / (theirs + ours)
+        expected[:, m] = np.where(has[:, m, None], mixed, borrowed)
+    completed = graph(torch.tensor(latent), present, share=share)
+    np.testing.assert_allclose(completed.detach().numpy(), expected, atol=1e-7)
+
+
+def test_rows_are_spread_evenly_from_the_first_to_the_last() -> None:
+    assert evenly_spread(torch.arange(10, 19), 3).tolist() == [10, 14, 18]
+    assert evenly_spread(torch.arange(3), 5).tolist() == [0, 1, 2]
+
+
+def test_attention_over_no_rows_gives_none() -> None:
+    assert Attention(4)(torch.zeros(0, 3, 4), torch.zeros(0, 3, dtype=torch.bool)).shape == (0, 3, 4)
+
+
 # M3Care: the model ----------------------------------------------------------------------------------------------------
 def settled(stored: int = 1024) -> tuple[M3Care, Fixture]:
     fixture = Fixture(M3Care)
     model = fixture.pipeline(stored=stored).model.eval()
     assert isinstance(model, M3Care)
-    model.batch_rows.fill_(64)
+    model.bank.batch_rows.fill_(64)
     with torch.no_grad():
         model.settle(Splits(fixture.splits.train.identified(), fixture.splits.val))
     return model, fixture
@@ -266,14 +320,18 @@ def test_a_row_without_neighbours_and_without_a_bank_is_answered(training: bool)
 
 
 def test_the_stabiliser_has_the_published_number() -> None:
-    model = M3Care(schema_of(2, 2), dim=2)
+    graph = NeighbourGraph(2, 2)
     learned, latent = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[2.0, 2.0], [1.0, 0.0]])
-    for kernel in model.graph.kernels:
-        kernel.phi = nn.Identity()
-    model.graph.kernels[0].phi = Always(learned)
-    both = torch.ones(2, 2, dtype=torch.bool)
-    features = features_of(torch.stack([latent, latent], 1), both)
-    assert model.stabiliser(features).item() == pytest.approx(0.5505102572)
+    for kernel, phi in zip(graph.kernels, (Always(learned), nn.Identity()), strict=True):
+        kernel.phi = phi
+    pairs = graph.mapped(torch.stack([latent, latent], 1), torch.ones(2, 2, dtype=torch.bool))
+    assert sum(norm_gap(*pair) for pair in pairs).item() == pytest.approx(0.5505102572)  # type: ignore[union-attr]
+
+
+def test_the_penalty_reads_the_rows_that_have_the_modality() -> None:
+    graph, latent = NeighbourGraph(2, 2), torch.tensor([[[1.0, 2.0], [NAN, NAN]], [[3.0, 4.0], [5.0, 6.0]]])
+    pairs = graph.mapped(latent, torch.tensor([[True, False], [True, True]]))
+    assert [x.tolist() for _, x in pairs] == [[[1, 2], [3, 4]], [[5, 6]]]
 
 
 class Always(nn.Module):
@@ -325,7 +383,7 @@ def accuracy_by_neighbours(cls: type[M3Care], shuffled: bool = False, steps: int
                 second[places] = second[places.roll(7)]
                 stored = replace(batch, inputs={**batch.inputs, "m1": second})
             model.eval()
-            model.remember(model.encode(stored))
+            model.bank.remember(model.graph, model.encode(stored))
             assert batch.target is not None
             right.append((model(batch).output.argmax(1) == batch.target)[lacks])
     return float(torch.cat(right).float().mean())
@@ -469,6 +527,40 @@ def test_momentum_carries_on_along_the_stream_and_a_reset_forgets_it() -> None:
     assert set(monitor.velocity) == set(adaptable(pipeline.model))
     pipeline.reset()
     assert monitor.velocity == {}
+
+
+def test_a_row_is_answered_before_its_step_and_rows_with_holes_make_none() -> None:
+    pipeline = monitor_of(step_size=0.5).pipeline_in_use.eval()
+    pipeline.remember()
+    rows = random_rows(4)
+    before = pipeline.answer_before(rows).output
+    torch.testing.assert_close(stream(pipeline, rows)[:1], before[:1])
+    assert not torch.allclose(pipeline.model(rows).output, before, atol=1e-3)
+    pipeline.reset()
+    holes = rows.only("m1")
+    torch.testing.assert_close(stream(pipeline, holes), pipeline.answer_before(holes).output)
+    torch.testing.assert_close(pipeline.model(rows).output, before)
+
+
+def test_versions_of_rows_show_what_they_name() -> None:
+    pipeline, rows = monitor_of().pipeline_in_use.eval(), random_rows(3)
+    outputs = outputs_of_versions(pipeline.model, rows, [("m1",), ("m0", "m1")])
+    each = [pipeline.model(version).output for version in (rows.only("m1"), rows)]
+    torch.testing.assert_close(outputs, torch.stack(each))
+
+
+def test_a_descent_is_that_of_torch() -> None:
+    with seeded():
+        p, q = (nn.Parameter(x) for x in torch.randn(1, 4).repeat(2, 1))
+    descent = torch.optim.SGD([q], lr=0.1, momentum=0.9)
+    velocity: dict[str, Tensor] = {}
+    for power in (2, 3):
+        descend(p.pow(power).sum(), {"p": p, "unused": nn.Parameter(torch.ones(1))}, velocity, 0.1, 0.9)
+        descent.zero_grad()
+        q.pow(power).sum().backward()
+        descent.step()
+    torch.testing.assert_close(p, q)
+    assert set(velocity) == {"p"}
 
 
 def test_only_complete_rows_of_a_batch_that_is_asked_at_once_count() -> None:

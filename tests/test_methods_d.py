@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kintsugi.components.activity import ActivityModel
+from kintsugi.components.augmentations import GaussianNoise
 from kintsugi.core import Batch, Modality, Pipeline, Schema, Splits
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError
@@ -21,7 +23,7 @@ from kintsugi.layers.evidential import aleatoric, epistemic
 from kintsugi.layers.initialisation import start_for_relu
 from kintsugi.layers.twins import Twins
 from kintsugi.methods.corrupted.confidence.monig import MoNIG
-from kintsugi.methods.corrupted.denoising.centaur import ActivityModel, Centaur
+from kintsugi.methods.corrupted.denoising.centaur import Centaur
 from kintsugi.tasks import Classification, Regression
 from kintsugi.training.trainer import Trainer
 
@@ -154,6 +156,50 @@ def test_the_two_sets_of_encoders_share_nothing_not_even_where_they_are_a_users(
     assert torch.equal(tokens[:, 0, 4:], twins.second(x).pooled())
 
 
+def test_each_branch_reads_its_own_encoder_and_the_pseudo_modality_all_of_the_second_ones() -> None:
+    torch.manual_seed(0)
+    model = MoNIG(Schema((Modality("m0", "vector", (2,)), Modality("m1", "vector", (3,))), Regression()), dim=4)
+    rows = batch_of(
+        {"m0": torch.randn(3, 2), "m1": torch.randn(3, 3)}, present=torch.tensor([[1, 1], [0, 1], [1, 0]]) > 0
+    )
+    members = model(rows).extras["members"]
+    twins: list[Any] = [model.encoders["m0"], model.encoders["m1"]]
+    own = [twin.first(rows.inputs[f"m{i}"]).pooled() * rows.present[:, [i]] for i, twin in enumerate(twins)]
+    second = [twin.second(rows.inputs[f"m{i}"]).pooled() * rows.present[:, [i]] for i, twin in enumerate(twins)]
+    for i, features in enumerate((*own, torch.cat(second, 1))):
+        for part, expected in zip(members, model.branches[i](features), strict=True):
+            assert torch.allclose(part[:, i], expected, atol=1e-6)
+    assert model(rows).extras["seen"].tolist() == [[True, True, True], [False, True, False], [True, False, False]]
+
+
+def test_without_evidence_every_branch_counts_alike() -> None:
+    model = that_says(A, B, C)
+    plain: Any = build_ablation(MoNIG, model.schema, dim=4, pseudo=False).model.double()
+    plain.load_state_dict(model.state_dict())
+    rows = rows_for(plain, [[True] * 3, [True, True, False], [False] * 3])
+    answer = plain(rows)
+    assert answer.output.flatten().tolist() == pytest.approx([(1 + 2 - 0.5) / 3, 1.5, 0], abs=1e-6)
+    assert answer.weights[:2].tolist() == [pytest.approx([1 / 3] * 3), pytest.approx([0.5, 0.5, 0])]
+    plain.step(rows).total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in plain.parameters())
+
+
+def test_noise_is_of_a_strength_of_its_own_in_each_row_and_the_truth_stays_clean() -> None:
+    torch.manual_seed(0)
+    schema = Schema((Modality("m0", "series", (500, 4)), Modality("m1", "vector", (3,))), Regression())
+    noise = GaussianNoise(schema, "m0", strongest=3)
+    rows = batch_of({"m0": torch.ones(200, 500, 4), "m1": torch.zeros(200, 3)})
+    shaken = noise.augment(rows)
+    strength = (shaken.inputs["m0"] - 1).flatten(1).std(1)
+    assert strength.mean().item() == pytest.approx(1.5, abs=0.2)  # uniform from 0 to 3: a deviation of 3 / sqrt(12)
+    assert strength.std().item() == pytest.approx(0.866, abs=0.1)
+    assert shaken.truth is rows
+    assert torch.equal(shaken.inputs["m1"], rows.inputs["m1"])
+    assert noise.augment(shaken).truth is rows
+    first, second = (noise.shaken(rows, torch.ones(200), torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(first.inputs["m0"], second.inputs["m0"])
+
+
 def noisy_pair(rows: int, seed: int, strength: Tensor | float) -> Batch:
     """Two modalities that both show the target; noise of this strength is on the first."""
     draws = torch.Generator().manual_seed(seed)
@@ -258,7 +304,7 @@ def test_damage_has_the_published_share_of_bursts_behind_the_noise(
     torch.manual_seed(0)
     restore = Centaur(sensors(steps, 2), width=1, code=1, missing=missing / steps, normal=normal / steps, sigma=0.2)
     window = torch.ones(1000, 1, 2, steps)
-    damaged, again = (restore.damaged(window, window.bool()) for _ in range(2))
+    damaged, again = (restore.damage(window, window.bool()) for _ in range(2))
     gone = damaged == 0
     assert gone.float().mean().item() == pytest.approx(share, abs=0.02)
     assert gone[..., 0].float().mean() < 0.15
@@ -272,7 +318,8 @@ def test_the_kinds_of_damage_are_what_they_are_called() -> None:
     window, seen = torch.ones(50, 1, 2, 30), torch.ones(50, 1, 2, 30, dtype=torch.bool)
     seen[:, :, 1] = False
     kinds = {
-        k: Centaur(sensors(30, 2), width=1, code=1, damage=k).damaged(window, seen) for k in ("noise", "bursts", "none")
+        kind: Centaur(sensors(30, 2), width=1, code=1, damage=kind).damage(window, seen)
+        for kind in ("noise", "bursts", "none")
     }
     assert all(not x[:, :, 1].any() for x in kinds.values())
     own = {k: x[:, :, 0] for k, x in kinds.items()}
@@ -304,12 +351,11 @@ def test_without_cleaning_there_is_no_restorer_and_a_host_may_stand_behind_it() 
     assert isinstance(pipeline.restore, Centaur)
 
 
-@pytest.mark.parametrize("values", [{"damage": "dust"}, {"output": "half"}])
-def test_words_that_centaur_does_not_know_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(
-        ConfigError, match="damage is one of both, noise, bursts, none, output is reconstruction or fill"
-    ):
-        Centaur(sensors(20), **values)
+def test_words_that_centaur_does_not_know_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown damage 'dust'; known: both, noise, bursts, none"):
+        Centaur(sensors(20), damage="dust")
+    with pytest.raises(ConfigError, match="centaur: output is reconstruction or fill, not 'half'"):
+        Centaur(sensors(20), output="half")
 
 
 # windows

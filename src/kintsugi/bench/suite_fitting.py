@@ -28,9 +28,11 @@ def schema_of(source: Source, place: int, places: Places) -> Schema:
 
 def fitting(methods: Sequence[Chosen], source: Source, schema: Schema, places: Places) -> list[Chosen]:
     """The methods for a data set; one that was named has to fit."""
+    from kintsugi.core.methods import card
+
     found = []
     for method in methods:
-        why = _misfit(method.key, schema)
+        why = card(method.key).misfit(schema)
         if why and method.named:
             raise places.wrong(f"on data set {source.name}: {why}", "methods", method.place)
         if not why:
@@ -41,19 +43,6 @@ def fitting(methods: Sequence[Chosen], source: Source, schema: Schema, places: P
             "methods",
         )
     return found
-
-
-def _misfit(key: str, schema: Schema) -> str:
-    """Why a method cannot be used; "": it can."""
-    from kintsugi.core.methods import card
-
-    found = card(key)
-    least, most = found.modalities
-    if schema.task.key not in found.tasks:
-        return f"{key} does not solve {schema.task.key}; it solves {', '.join(sorted(found.tasks))}"
-    if len(schema) < least or (most is not None and len(schema) > most):
-        return f"{key} takes {least} to {most or 'any number of'} modalities, and it has {len(schema)}"
-    return ""
 
 
 def check_conditions(suite: Suite, source: Source, places: Places) -> None:

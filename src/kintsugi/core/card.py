@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.retired import warn
+
+if TYPE_CHECKING:
+    from kintsugi.core.schema import Schema
 
 Level = Literal["low", "medium", "high"]
 LEAVES = (
@@ -55,7 +58,8 @@ class Card:
     confidence: how well the mechanism is known: high (from the paper or its code), medium (in parts), or low (from a title).
     version: raised whenever the numbers of the method change; results and saved models carry it.
     defaults_from: source of the default values; imperfection: which of ``IMPERFECTIONS`` it is meant to survive.
-    tasks: task keys; modalities: least and most, None: any number.
+    tasks: task keys; modalities: least and most, None: any number; kinds: of modality, of which it needs one at least, empty:
+        it takes any.
     formerly: keys that it had before, under which saved models and suites still find it.
     sees_hidden: it may be trained on what a simulator hid; joint: it models interactions between modalities;
     reference: its answer at test time reads stored training rows; gradient: it is trained by descent; cost: of training.
@@ -89,6 +93,7 @@ class Card:
     gradient: bool = True
     cost: Level = "low"
     evidence: str = ""
+    kinds: tuple[str, ...] = ()
     modality_only_in: tuple[str, ...] = ()
 
     def __new__(cls, *args: Any, **given: Any) -> Self:  # before the constructor, whose TypeError names no remedy
@@ -133,7 +138,7 @@ class Card:
             wanted = "(least, most), of 1 or more, where most may be None"
         elif sort.startswith("tuple"):
             fits = isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
-            fits &= bool(value) or name in ("simplified", "formerly", "modality_only_in")
+            fits &= bool(value) or name in ("simplified", "formerly", "modality_only_in", "kinds")
             wanted = "a tuple of texts: ('one',) with a comma"
         elif sort in ("bool", "int"):
             fits, wanted = type(value).__name__ == sort, "True or False" if sort == "bool" else "a whole number"
@@ -144,6 +149,21 @@ class Card:
             )
         if not fits:
             raise ConfigError(f"card {self.key or '?'!r}: {name} is {wanted}, not {value!r}")
+
+    def misfit(self, schema: Schema) -> str:
+        """Why the method cannot be used on data of this schema, in words; "": it can."""
+        least, most = self.modalities
+        if len(schema) < least or (most is not None and len(schema) > most):
+            return (
+                f"{self.key} takes {least} to {most or 'any number of'} modalities; this schema has {len(schema)}: "
+                f"{', '.join(schema.names)}"
+            )
+        if schema.task.key not in self.tasks:
+            return f"{self.key} does not solve {schema.task.key}; it solves {', '.join(sorted(self.tasks))}"
+        if self.kinds and not any(m.kind in self.kinds for m in schema.modalities):
+            here = ", ".join(f"{m.name} ({m.kind})" for m in schema.modalities)
+            return f"{self.key} needs a modality of kind {' or '.join(self.kinds)}; this schema has {here}"
+        return ""
 
     @property
     def citation_key(self) -> str:

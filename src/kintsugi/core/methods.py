@@ -16,6 +16,7 @@ from kintsugi.core.catalogue import METHODS, card, list_methods, load_plugin
 from kintsugi.core.component import Component
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.kind import KINDS
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.registry import Registry
@@ -82,6 +83,9 @@ def register(card: Card) -> Callable[[P], P]:
         for task in card.tasks:
             if task not in TASKS:
                 raise UnknownName(f"task of card {card.key!r}:", task, TASKS)
+        for kind in card.kinds:
+            if kind not in KINDS:
+                raise UnknownName(f"kind of card {card.key!r}:", kind, KINDS)
         cls.card = card
         METHODS.add(cls, card)
         return cls
@@ -175,14 +179,9 @@ def create(
         raise ConfigError(f"a method is named by its key, such as 'mean_fusion', not {key!r}")
     cls = METHODS[key]
     card: Card = cls.card
-    least, most = card.modalities
-    if len(schema) < least or (most is not None and len(schema) > most):
-        raise ConfigError(
-            f"{key} takes {least} to {most or 'any number of'} modalities; this schema has {len(schema)}: "
-            f"{', '.join(schema.names)}"
-        )
-    if schema.task.key not in card.tasks:
-        raise ConfigError(f"{key} does not solve {schema.task.key}; it solves {', '.join(sorted(card.tasks))}")
+    misfit = card.misfit(schema)
+    if misfit:
+        raise ConfigError(misfit)
     if host is not None and issubclass(cls, Model):
         raise ConfigError(f"{key} is a model of its own, so it takes no host")
     if host is not None and not isinstance(host, Model):

@@ -1,4 +1,4 @@
-"""The channels of several modalities in one window, and a network that classifies such windows."""
+"""The channels of several modalities in one window, its damage, and a network that classifies such windows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from kintsugi.core.encoder import Encoder
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Stream
 from kintsugi.core.schema import Modality, Schema
+from kintsugi.layers.autoencoder import burst_mask
 from kintsugi.layers.streams import Attention
 
 KINDS = ("series", "vector")  # whose values are all measurements
+DAMAGE = ("both", "noise", "bursts", "none")
 KERNEL, DEPTH = 5, 4  # Centaur's convolutions over time
 REACH = DEPTH * (KERNEL - 1) + 1  # steps that one of their outputs sees
 
@@ -122,6 +124,38 @@ def _filled(mask: Tensor, present: Tensor, some: Tensor, timed: bool) -> Tensor:
     up_to_last = mask.flip(1).cumsum(1).flip(1) > 0
     reach = up_to_last if timed else torch.ones_like(mask)
     return torch.where(some[:, None], torch.where(present[:, None], reach, True), mask)
+
+
+class ChannelDamage(nn.Module):
+    """What Centaur learns to undo, drawn anew at every call: noise, then bursts in which a channel falls out.
+
+    Args:
+        steps: T of the window.
+        kinds: ``both``, ``noise``, ``bursts`` or ``none``.
+        sigma: standard deviation of the noise, in units of the window.
+        missing, normal: mean lengths of bursts and of the times between them, in shares of the window's steps; at least 1
+            step each.
+
+    Raises:
+        ConfigError: other kinds.
+    """
+
+    def __init__(self, steps: int, kinds: str, sigma: float, missing: float, normal: float) -> None:
+        super().__init__()
+        if kinds not in DAMAGE:
+            raise ConfigError(f"unknown damage {kinds!r}; known: {', '.join(DAMAGE)}")
+        self.kinds, self.sigma = kinds, sigma
+        self.lengths = max(1.0, normal * steps), max(1.0, missing * steps)
+
+    def forward(self, window: Tensor, seen: Tensor) -> Tensor:
+        """``[B, 1, C, T]``, 0 wherever there is a burst or nothing was seen (bool of that shape)."""
+        if self.kinds in ("both", "noise"):
+            window = window + self.sigma * torch.randn_like(window)
+        if self.kinds in ("both", "bursts"):
+            rows, _, channels, steps = window.shape
+            intact = burst_mask(rows, channels, steps, *self.lengths, torch.default_generator)
+            seen = seen & intact[:, None].to(seen.device)
+        return torch.where(seen, window, 0)
 
 
 class ChannelEncoder(Encoder):

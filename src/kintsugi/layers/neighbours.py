@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.features import Features, Stream
+from kintsugi.layers.bank import Bank
 from kintsugi.layers.graph import (
     GraphConvolution,
     common_modality_mean,
@@ -152,6 +154,14 @@ class NeighbourGraph(nn.Module):
         ]
         return learned_threshold(common_modality_mean(torch.stack(each), present, known), self.theta)
 
+    def mapped(self, latent: Tensor, present: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each modality the latents that are there, as its kernel maps them and as they are: ``[B_m, D]`` each.
+
+        Of latents ``[B, M, D]``, there where bool ``[B, M]`` says so: what a penalty on the learned maps compares.
+        """
+        rows = [latent[present[:, m], m] for m in range(len(self.kernels))]
+        return [(kernel.phi(x), x) for kernel, x in zip(self.kernels, rows, strict=True)]  # type: ignore[operator]
+
     def adjacency(
         self,
         latent: Tensor,
@@ -215,6 +225,58 @@ class NeighbourGraph(nn.Module):
         borrowed = _convolved(self.second, adjacency, torch.cat([beyond, hidden]))
         mixed = [gate(borrowed[:, m], latent[:, m]) for m, gate in enumerate(self.gates)]
         return torch.where(present[..., None], torch.stack(mixed, 1), borrowed)
+
+    def complete(self, features: Features, bank: NeighbourBank | None = None) -> Features:
+        """With completed latents, taken from the other rows of a bank, or from one another where there is no bank.
+
+        From an empty bank a row takes nothing, and gets what the convolutions make of itself.
+        """
+        latent, present = features.pooled(), features.present
+        if bank is None:
+            return with_latents(features, self(latent, present))
+        if not len(bank):
+            return with_latents(features, self(latent, present, Senders(latent[:0], present[:0], latent[:0])))
+        senders, others = Senders(*map(bank.read, Senders._fields)), bank.others(_identity(features))
+        return with_latents(features, self(latent, present, senders, others, bank.share(len(bank))))
+
+
+class NeighbourBank(Bank):
+    """Rows from which a :class:`NeighbourGraph` completes others in use, so that no answer depends on who else asks.
+
+    All stored rows together count for as many as the largest training batch had, ``batch_rows``: the method keeps it.
+    """
+
+    batch_rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(*Senders._fields)
+        self.register_buffer("batch_rows", torch.ones(()))
+
+    def share(self, rows: int) -> Tensor:
+        """How many rows of a training batch one of so many senders counts for."""
+        return self.batch_rows / rows
+
+    def remember(self, graph: NeighbourGraph, features: Features) -> None:
+        """Put these rows in place of all that are stored, with what the first convolution makes of each."""
+        senders = graph.senders(features.pooled(), features.present, self.share(len(features.present)))
+        self.write(_identity(features), **senders._asdict())
+
+
+def with_latents(features: Features, latents: Tensor) -> Features:
+    """These features with one vector a modality, ``[B, M, D]``, in place of all streams; what is present stays."""
+    columns = dict(zip(features.streams, latents.unbind(1), strict=True))
+    return features.replace(streams={name: Stream.vector(x) for name, x in columns.items()})
+
+
+def evenly_spread(rows: Tensor, most: int) -> Tensor:
+    """At most so many of these positions ``[N]``, evenly spread, the first and the last among them."""
+    return rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().long()]
+
+
+def _identity(features: Features) -> Tensor:
+    """-1, that of no row, where nobody said which rows these are."""
+    nobody = torch.full((len(features.present),), -1, device=features.present.device)
+    return nobody if features.identity is None else features.identity
 
 
 def _convolved(steps: nn.ModuleList, graphs: Tensor, senders: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.view(len(x), x.shape[1], self.heads, -1).transpose(1, 2)
+        return x.view(len(x), x.shape[1], self.heads, x.shape[2] // self.heads).transpose(1, 2)  # -1 fails on no rows
 
 
 class Block(nn.Module):
