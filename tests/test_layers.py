@@ -45,6 +45,7 @@ from kintsugi.layers.graph import (
 from kintsugi.layers.imagination import Imaginer
 from kintsugi.layers.normalisation import GroupNorm
 from kintsugi.layers.prompts import CasePrompts
+from kintsugi.testing import toy
 
 B, T, D = 4, 6, 16
 NAN = float("nan")
@@ -965,3 +966,14 @@ def test_a_pattern_picks_its_own_prompt() -> None:
 def test_a_prompt_of_attention_has_halves() -> None:
     with pytest.raises(ConfigError, match="even"):
         CasePrompts(2, 1, 5, 4, attention=True)
+
+
+def test_a_row_of_a_table_is_kept_from_being_its_own_neighbour_whatever_the_sign_of_its_identity() -> None:
+    data = toy(rows=96).identified()
+    identity = data.batch(torch.arange(96)).identity
+    assert identity is not None
+    assert bool((identity < 0).any()), "half of them are negative"
+    bank = Bank("x")
+    bank.write(identity, x=torch.randn(96, 3, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(bank.others(identity), ~torch.eye(96, dtype=torch.bool))
+    assert bool(bank.others(torch.full((2,), -1)).all()), "-1 is no row"

@@ -34,10 +34,12 @@ def row_seeds(key: int, index: Tensor) -> NDArray[np.uint64]:
 def row_identities(key: int, index: Tensor) -> Tensor:
     """A number that names a row of a table: int64 ``[N]``, from the key of the table and the rows' ``index``.
 
-    Each step can be undone, so two rows of one table never share one.
+    Each step can be undone, so two rows of one table never share one. Negative ones are as good as others, but for -1, which
+    stands for no row and is given to none: the row that would have it (one in 2^64) gets -2.
     """
     rows = index.detach().cpu().numpy().astype(np.int64).view(np.uint64)
-    return torch.from_numpy(_mix(np.uint64(key) + rows * _STEP).view(np.int64))
+    identities = torch.from_numpy(_mix(np.uint64(key) + rows * _STEP).view(np.int64))
+    return identities.masked_fill(identities == -1, -2)
 
 
 def uniforms(key: int, index: Tensor, columns: int) -> NDArray[np.float64]:

@@ -24,6 +24,9 @@ class Neighbours(NamedTuple):
     valid: Tensor
 
 
+NO_ROW = -1  # the identity of a row of no table
+
+
 class Bank(nn.Module):
     """Tensors of N stored rows, ``[N, ...]`` each, and the identity of each row; N is 0 until it is written.
 
@@ -97,7 +100,7 @@ class Bank(nn.Module):
         if not len(self):
             return torch.ones(len(identity), 0, dtype=torch.bool, device=identity.device)
         asked = identity.to(self.read("identity").device)[:, None]
-        return (asked != self.read("identity")) | (asked < 0)
+        return (asked != self.read("identity")) | (asked == NO_ROW)
 
     def nearest(self, query: Tensor, name: str, k: int, exclude: Tensor | None = None) -> Neighbours:
         """The k stored rows whose tensor is nearest to the query by Euclidean distance over all its values.

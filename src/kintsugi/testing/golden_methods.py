@@ -40,6 +40,13 @@ SHORT: Mapping[str, Any] = MappingProxyType(
 # Values besides the usual one of arguments that are text or may be None; numbers of every method have one of each.
 OTHER_ARGUMENTS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
     {
+        "centaur": (
+            {"damage": "bursts"},
+            {"damage": "noise"},
+            {"damage": "none"},
+            {"output": "fill"},
+            {"attention": "sensor"},
+        ),
         "corruption_augmentation": (
             {
                 "corruption": "correlated(feature_noise(m0, 3), feature_dropout(m1, 3, fill=zero), share=0.5, coupling=0.5)"
