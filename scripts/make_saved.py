@@ -25,8 +25,8 @@ import kintsugi as kg
 from kintsugi.cli import app
 from kintsugi.core.data import Splits
 from kintsugi.core.methods import METHODS
-from kintsugi.io.saved_models import save
 from kintsugi.imperfect.missing import parse_mechanism
+from kintsugi.io.saved_models import save
 from kintsugi.testing import ask, build, mixed
 from kintsugi.testing.fixture import toy
 from kintsugi.training.trainer import Trainer

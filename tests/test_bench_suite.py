@@ -557,7 +557,10 @@ def test_a_shipped_suite_can_be_read(name: str) -> None:
 def test_shipped_suites_that_need_no_download_fit_their_data() -> None:
     jobs = {name: load_suite(name).jobs() for name in list_suites() if name != "avmnist-smil"}
     asked = [METHODS.card(key) for key in list_methods("*") if key != "midl"]  # which adapts row after row
-    fit = {name: sum(not card.misfit(load(name).schema) for card in asked) for name in ("avdigits", "handwritten", "factors")}
+    fit = {
+        name: sum(not card.misfit(load(name).schema) for card in asked)
+        for name in ("avdigits", "handwritten", "factors")
+    }
     assert fit["avdigits"] < fit["handwritten"], "some need numbers"
     assert len(jobs["full"]) == 2 * sum(fit.values()) * 5
     assert len(jobs["missing-standard"]) == 2 * 3 * sum(fit.values()) * 5

@@ -23,8 +23,8 @@ import pandas as pd
 import pytest
 
 import kintsugi as kg
-from kintsugi.io import files
 from kintsugi.core.errors import DataError
+from kintsugi.io import files
 from kintsugi.io.files import digest, is_temporary, replace_file, replacing, taking_turns
 
 ROOT = Path(kg.__file__).parent
@@ -392,15 +392,15 @@ EXCEPTIONS = {
     "testing/fresh_process.py: (folder / REPLY).write_text": "between two processes, in a temporary folder",
     "testing/fresh_process.py: save_file": "between two processes, in a temporary folder",
     "testing/inputs.py: wave.open": "a toy recording, in a temporary folder of who checks a method",
-    "testing/mutation_child.py: Path(request['reply']).open": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_child.py: sound.write_text": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: (original / 'kintsugi' / large.relative_to(ROOT)).symlink_to": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: (twin / '__pycache__').symlink_to": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: (twin / file).symlink_to": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: changed.write_text": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: errors.open": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: request.write_text": "a copy of the package, or what two processes say, in a temporary folder",
-    "testing/mutation_run.py: shutil.copytree": "a copy of the package, or what two processes say, in a temporary folder",
+    "testing/mutation_child.py: Path(request['reply']).open": "in a temporary folder",
+    "testing/mutation_child.py: sound.write_text": "in a temporary folder",
+    "testing/mutation_run.py: (original / 'kintsugi' / large.relative_to(ROOT)).symlink_to": "in a temporary folder",
+    "testing/mutation_run.py: (twin / '__pycache__').symlink_to": "in a temporary folder",
+    "testing/mutation_run.py: (twin / file).symlink_to": "in a temporary folder",
+    "testing/mutation_run.py: changed.write_text": "in a temporary folder",
+    "testing/mutation_run.py: errors.open": "in a temporary folder",
+    "testing/mutation_run.py: request.write_text": "in a temporary folder",
+    "testing/mutation_run.py: shutil.copytree": "in a temporary folder",
     "bench/salvage.py: shutil.copyfile": "into a temporary folder",
     "bench/salvage.py: shutil.copytree": "into a new store, whose trial is entered after it",
 }

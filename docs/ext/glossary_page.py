@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kintsugi.core.retired import GLOSSARY
 from rst import escape, table, write_if_changed
+
+from kintsugi.core.retired import GLOSSARY
 
 
 def page() -> str:

@@ -167,7 +167,9 @@ def _stages(cls: type[Component]) -> str:
         more = [f"auxiliary batch: {stage.auxiliary}"] * bool(stage.auxiliary) + ["closed form"] * stage.solve
         rows.append((path, stage.name, f"{stage.fraction:g}", stage.rows, view, moves, ", ".join(more) or "–"))
     note = "As an instance for three toy modalities ``m0``, ``m1`` and ``m2`` says it. "
-    note += "*Fraction* is of the epochs of its component; :py:class:`~kintsugi.core.stage.Stage` explains the columns.\n"
+    note += (
+        "*Fraction* is of the epochs of its component; :py:class:`~kintsugi.core.stage.Stage` explains the columns.\n"
+    )
     return note + "\n" + table(("Component", "Stage", "Fraction", "Rows", "View", "What moves", "More"), rows)
 
 
