@@ -397,8 +397,8 @@ def test_whatever_byte_of_a_store_changes_no_command_ends_in_a_bare_exception(fi
     [
         "UPDATE texts SET text = '[1]' WHERE id IN (SELECT min(versions) FROM trials)",
         "UPDATE texts SET text = substr(text, 1, 9) WHERE id IN (SELECT min(versions) FROM trials)",
-        "UPDATE texts SET text = replace(text, '\"method mmin\":1', '\"method mmin\":true')",
-        "UPDATE texts SET text = replace(text, '\"method mmin\":1', '\"method mmin\":\"1\"')",
+        "UPDATE texts SET text = replace(text, '\"method mmin\":2', '\"method mmin\":true')",
+        "UPDATE texts SET text = replace(text, '\"method mmin\":2', '\"method mmin\":\"2\"')",
         "UPDATE texts SET text = CAST(x'ff7b' AS TEXT) WHERE id IN (SELECT protocol FROM trials)",
         "UPDATE trials SET parameters = '{'", "UPDATE trials SET facts = '[]'", "UPDATE trials SET facts = '{\"costs\":[1]}'",
         "UPDATE trials SET facts = json_set(facts, '$.training.seconds', 'x')",

@@ -45,7 +45,7 @@ from kintsugi.core import Model
 @kg.register(
     kg.Card(
         key="shifty", name="Shifty", leaf="general", imperfection=("missing at test",), faithful=("a mean",),
-        check="nothing", premise="nothing", confidence="high", version=1,
+        claims=("nothing",), premise="nothing", confidence="high", version=1,
     )
 )
 class Shifty(Model):

@@ -160,7 +160,7 @@ def test_help_waits_for_nothing_heavy() -> None:
 
 def test_predicting_does_not_wait_for_what_only_training_needs(home: Path, model: Path) -> None:
     told = probe("predict", model, home / "test.parquet")
-    assert told.startswith("row,prediction,probability,used\n")
+    assert told.startswith("row,prediction,probability,used,uncertainty\n")
     assert told.splitlines()[-1] == "loaded: numpy pandas torch typer"
 
 
@@ -183,7 +183,7 @@ def test_rows_with_holes_are_predicted(home: Path, model: Path, kind: str, tmp_p
         out.parent.mkdir()
         out.write_text(told.out)
     frame = pd.read_parquet(out) if kind == "parquet" else pd.read_csv(out)
-    assert list(frame.columns) == ["row", "prediction", "probability", "used"]
+    assert list(frame.columns) == ["row", "prediction", "probability", "used", "uncertainty"]
     assert frame["row"].tolist() == list(range(18))
     assert frame["used"].tolist()[:5] == [
         "scan+note+vitals", "note+vitals", "note+vitals", "nothing (prior)", "scan+note+vitals",
@@ -649,7 +649,7 @@ def test_methods_are_shown_as_a_tree_and_one_as_its_card() -> None:
     for words in (
         f"{card.name} (mmin)",
         card.premise,
-        card.check,
+        card.claims[0],
         card.leaf,
         "blocks=5",
         *card.faithful,

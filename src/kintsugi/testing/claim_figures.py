@@ -100,9 +100,9 @@ def measure_claims(
     if seeds < 2:
         raise ConfigError(f"the spread of a figure needs two seeds or more, not {seeds}")
     on: list[dict[str, Any]] = []
-    off: list[dict[str, Any]] = []
+    without: list[dict[str, Any]] = []  # the mechanism
     for seed in range(seeds):
-        for ablated, found in ((False, on), (True, off)):
+        for ablated, found in ((False, on), (True, without)):
             if watch is not None:
                 watch(seed, ablated)
             found.append(stated(cls, ablated, seed))
@@ -113,12 +113,12 @@ def measure_claims(
         hold(not changed, f"with seed {seed} other claims are stated than with seed 0: {', '.join(map(repr, changed))}")
     for name in cls.card.claims:
         hold(name in first, f"the card names the claim {name!r}, and the method states {', '.join(map(repr, first))}")
-    return [_measured(cls, name, [c[name] for c in on], [c.get(name) for c in off]) for name in first]
+    return [_measured(cls, name, [c[name] for c in on], [c.get(name) for c in without]) for name in first]
 
 
-def _measured(cls: type[Component], name: str, on: Sequence[Any], off: Sequence[Any]) -> Measured:
+def _measured(cls: type[Component], name: str, on: Sequence[Any], without: Sequence[Any]) -> Measured:
     figures = tuple(float(claim.figure) for claim in on)
-    ablated = [claim for claim in off if claim is not None]
+    ablated = [claim for claim in without if claim is not None]
     return Measured(
         claim=name,
         bound=on[0].bound,
