@@ -25,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 FOLDER = Path("tests/golden")
-CARRIED = ("method", "encoder", "task")  # kinds of things whose versions a saved model carries
+CARRIED = ("method", "component", "encoder", "task")  # kinds of things whose versions a saved model carries
 
 
 @dataclass

@@ -188,15 +188,14 @@ def metric_numbers(key: str, name: str) -> Numbers:
     assert batch.target is not None
     target = batch.target
     output = _output(task, batch)
-    if key == "classification":
+    if task.exclusive:
         output = output + torch.nn.functional.one_hot(target, task.outputs)
     else:
         output = output + target.reshape(output.shape)
     values = task.probabilities(output)
     half = ROWS // 2
     for rows in (slice(0, half), slice(half, ROWS)):  # what is put together from two batches
-        told = target[rows].long() if key == "multilabel" else target[rows]
-        metric.update(values[rows], told.reshape(values[rows].shape) if key == "regression" else told)
+        metric.update(*task.match(values[rows], target[rows]))
     return {
         "value": float(metric.compute()),
         "higher is better": str(bool(metric.higher_is_better)),
@@ -211,5 +210,5 @@ def _of_sure_answers(key: str, name: str) -> float:
     assert batch.target is not None
     metric: Any = task.metrics()[name]
     values = task.probabilities(_output(task, batch) * (1 if key == "regression" else 40))
-    metric.update(values, batch.target.long() if key == "multilabel" else batch.target)
+    metric.update(*task.match(values, batch.target))
     return float(metric.compute())
