@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(torch|nn|np|numpy|NDArray|pd|pandas|torchmetrics|sklearn|typing|types|collections|os|pathlib|abc|sqlite3|subprocess|multiprocessing|inspect)\b.*",
     ),
-    (r"py:.*", r"(annotated_types|pydantic)\b.*"),
+    (r"py:.*", r"(annotated_types|pydantic|ast|_thread)\b.*"),
     (
         r"py:.*",
         r"(Tensor|Generator|Optimizer|Self|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|Unpack|NoneType|hash)",
@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
     (r"py:class", r".*\[.*"),  # a generic type that was cut at its first comma
     (
         r"py:class",
-        r"(Keep|Asked|About|Numbers|Gt|Ge|Le|MinLen|FieldInfo|PydanticUndefined|(.*\.)?Annotated|Unit|Floats|Bools|.*\._\w+(\.\w+)?)",
+        r"(Keep|Asked|About|Numbers|Order|Gt|Ge|Le|MinLen|FieldInfo|PydanticUndefined|(.*\.)?Annotated|Unit|Floats|Bools|.*\._\w+(\.\w+)?)",
     ),  # aliases of types, private names
 ]
 suppress_warnings = ["ref.python"]  # two classes of one name: the link goes to either, and both say what they are

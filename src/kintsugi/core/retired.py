@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from kintsugi.core.errors import ConfigError
 
-C = TypeVar("C", bound=type)
+T = TypeVar("T", bound=type)
 
 # Public names, by the package that hands them on.
 NAMES: Mapping[str, Mapping[str, str]] = {
@@ -75,14 +75,14 @@ def warn(old: str, new: str, stacklevel: int = 3) -> None:
     warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=stacklevel + 1)
 
 
-def renamed_arguments(**renamed: str) -> Callable[[C], C]:
+def renamed_arguments(**renamed: str) -> Callable[[T], T]:
     """Class decorator: the constructor reads arguments of before, ``old=new``, with a warning.
 
     Raises (when the class is made an instance of):
         ConfigError: an argument is given under both names.
     """
 
-    def add(cls: C) -> C:
+    def add(cls: T) -> T:
         plain = cls.__init__  # type: ignore[misc]
 
         @functools.wraps(plain)

@@ -31,7 +31,7 @@ class NIGHead(nn.Module):
     """``[..., dim] ->`` :class:`NIG` of ``[..., out]``: four linear heads.
 
     ``v = softplus``, ``alpha = 1 + softplus``, ``beta = softplus`` of their heads, mu without activation: Ma et al.
-    (MoNIG), NeurIPS 2021, as Amini et al. (2020), section 3.3; v and beta are kept above :data:`FLOOR`.
+    (MoNIG), NeurIPS 2021, as Amini et al. (2020), section 3.3; v and beta are kept above ``FLOOR``.
     """
 
     def __init__(self, dim: int, out: int) -> None:

@@ -22,7 +22,7 @@ NARROW = 1e-3  # a mean squared distance below it counts as 1
 def bandwidth(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean squared Euclidean distance of two different valid rows, without gradient: ``[N, ...] ->`` a scalar.
 
-    1 where it is below :data:`NARROW`, and where fewer than two rows are valid. Worked out as twice the sum of the
+    1 where it is below ``NARROW``, and where fewer than two rows are valid. Worked out as twice the sum of the
     variances, which is the same number without the N x N distances.
 
     Args:

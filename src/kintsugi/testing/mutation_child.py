@@ -1,6 +1,6 @@
 """The process that a mutant runs in: ``python -m kintsugi.testing.mutation_child REQUEST``, of a copy of the package.
 
-Only :func:`checks_of` and :func:`_golden` know how a method is checked.
+Only :func:`checks_of` and ``_golden`` know how a method is checked.
 """
 
 from __future__ import annotations
