@@ -59,13 +59,13 @@ class Card:
     version: raised whenever the numbers of the method change; results and saved models carry it.
     defaults_from: source of the default values; imperfection: which of ``IMPERFECTIONS`` it is meant to survive.
     tasks: task keys; modalities: least and most, None: any number; kinds: of modality, of which it needs one at least, empty:
-        it takes any.
+    it takes any.
     formerly: keys that it had before, under which saved models and suites still find it.
     sees_hidden: it may be trained on what a simulator hid; joint: it models interactions between modalities;
     reference: its answer at test time reads stored training rows; gradient: it is trained by descent; cost: of training.
     evidence: what its uncertainty of classes is, where it is not the normalised entropy of the answer.
     modality_only_in: tables, of ``MODALITY_TABLES``, that may be the only ones with some modality; for all other methods a
-        modality that the training rows lack is an error.
+    modality that the training rows lack is an error.
 
     Raises:
         UnknownName: a field that cards do not have, with the nearest one; a leaf or an imperfection that is not known.

@@ -24,8 +24,8 @@ class Prediction:
     weights: float ``[B, M]``: shares of the modalities in the answer; 0 where a modality was not used.
     reliability: float ``[B, M]`` in [0, 1]: 1 for a modality that is trusted; NaN where it is absent.
     uncertainty: of numbers the variance, in squared units of the output: ``[B, K]`` (``Task.spread`` turns it into the
-        user's); of classes and labels in [0, 1] ``[B]``, the normalised entropy unless the card's ``evidence`` says what
-        else; NaN where the prior spoke.
+    user's); of classes and labels in [0, 1] ``[B]``, the normalised entropy unless the card's ``evidence`` says what
+    else; NaN where the prior spoke.
     extras: whatever one file hands to itself; nobody else reads it.
     """
 

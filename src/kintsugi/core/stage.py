@@ -29,11 +29,11 @@ class Stage:
     fraction: of the component's budget of epochs, normalised within the component.
     trainable: glob patterns of the component's parameter names that move; a pattern that matches nothing is an error.
     view: ``natural`` (all that is observed), ``subsets`` (any non-empty part of it), ``proper`` (likewise, never all
-        of it where there are two), or a :class:`View`; what it drops stays in ``truth``.
+    of it where there are two), or a :class:`View`; what it drops stays in ``truth``.
     rows: all, complete, incomplete, labelled, unlabelled, trusted or ``has:<modality>``, of the training rows; of another
-        table with its name before a slash: ``auxiliary/unlabelled``, ``val/all`` (for short ``val``).
+    table with its name before a slash: ``auxiliary/unlabelled``, ``val/all`` (for short ``val``).
     auxiliary: a second batch of such rows, same size, own seeded sampler, in ``batch.auxiliary``; none available is an
-        error before training.
+    error before training.
     solve: closed form: ``solve(features, batch)`` in place of descent.
     """
 
