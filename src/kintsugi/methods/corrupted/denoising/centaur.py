@@ -78,9 +78,8 @@ class Centaur(Restorer):
     def pipeline(
         cls, schema: Schema, host: Model | None = None, filters: int = 64, attention: str = "time", **hyper: Any
     ) -> Pipeline:
-        return Pipeline(
-            host or ActivityModel(schema, filters=filters, attention=attention), restore=cls(schema, **hyper)
-        )
+        model = ActivityModel(schema, filters=filters, attention=attention) if host is None else host
+        return Pipeline(model, restore=cls(schema, **hyper))
 
     def stages(self) -> list[Stage]:
         return [Stage("clean")]
