@@ -22,6 +22,8 @@ from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Strategy
 
+TRAINING = ("shared.", "strategies.")  # paths of what is served only where another component uses it
+
 
 class Recipe(NamedTuple):
     """A component that training needs and answers do not: how to build it again."""
@@ -171,7 +173,7 @@ class Pipeline(nn.Module):
     def served(self) -> dict[str, Component]:
         """The components that answers need, under their paths."""
         named = dict(self.named_components())
-        users = [c for path, c in named.items() if not path.startswith(("shared.", "strategies."))]
+        users = [c for path, c in named.items() if not path.startswith(TRAINING)]
         served: dict[str, Component] = {}
         while users:  # what a shared component uses is served too
             patterns = [pattern for user in users for pattern in user.uses]
@@ -182,7 +184,7 @@ class Pipeline(nn.Module):
             }
             users = [c for path, c in more.items() if path not in served]
             served |= more
-        return {path: c for path, c in named.items() if path in served or not path.startswith(("shared.", "strat"))}
+        return {path: c for path, c in named.items() if path in served or not path.startswith(TRAINING)}
 
     def settle(self, data: Splits) -> None:
         """Every component looks at the data with the weights as they are; without gradient, in evaluation mode."""

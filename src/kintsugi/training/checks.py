@@ -13,6 +13,7 @@ from kintsugi.core.card import Card
 from kintsugi.core.component import Component
 from kintsugi.core.data import Data, Splits
 from kintsugi.core.errors import ConfigError, DataError
+from kintsugi.core.methods import PLAIN
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage, table_and_rows
 from kintsugi.data.dataset import Dataset
@@ -170,5 +171,5 @@ def moving(component: Component, pipeline: Pipeline, stage: Stage) -> Iterator[l
 def title(pipeline: Pipeline) -> str:
     """What a person calls it: the key of the method that they chose."""
     keys = [card.key for card in cards_of(pipeline)]
-    around = [key for key in keys if key != "mean_fusion"]  # the host is not what a person chose
+    around = [key for key in keys if key != PLAIN]  # the host is not what a person chose
     return next(iter(around or keys), type(pipeline.model).__name__)
