@@ -13,7 +13,22 @@ import torch
 from torch import Tensor
 
 import kintsugi as kg
-from kintsugi.core import Answer, Batch, Features, Fused, Model, Monitor, Pipeline, Prediction, Schema, Stage, Step
+from kintsugi.core import (
+    Answer,
+    Batch,
+    Features,
+    Fused,
+    Model,
+    Monitor,
+    Pipeline,
+    Prediction,
+    Restorer,
+    Schema,
+    Splits,
+    Stage,
+    Step,
+    Strategy,
+)  # fmt: skip
 from kintsugi.core.errors import ConfigError
 from kintsugi.data.dataset import Dataset
 from kintsugi.evaluation import get_protocol, predict_conditions
@@ -207,3 +222,44 @@ def test_an_auxiliary_table_that_nobody_reads_is_an_error() -> None:
     train, val, _ = toy(rows=96).split()
     with pytest.raises(ConfigError, match="reads no auxiliary table"):
         kg.Classifier("mean_fusion", epochs=1, progress=False).fit(train, val, auxiliary=val)
+
+
+class Reading(Strategy):
+    """A strategy whose own loop may read a second table, which it says."""
+
+    reads_auxiliary = True
+
+
+def test_a_strategy_does_not_make_an_auxiliary_table_welcome_unless_it_says_that_it_reads_one() -> None:
+    train, val, _ = toy(rows=96).split()
+    quiet = Pipeline(Model(train.schema, 8), strategies=[Strategy()])
+    trainer = kg.Trainer(epochs=1, progress=False)
+    with pytest.raises(ConfigError, match="no component says reads_auxiliary"):
+        trainer.fit(quiet, Splits(train, val, auxiliary=val))
+    trainer.fit(Pipeline(Model(train.schema, 8), strategies=[Reading()]), Splits(train, val, auxiliary=val))
+
+
+class Halved(Restorer):
+    """Gives the model half of every number."""
+
+    def restore(self, batch: Batch) -> Batch:
+        return replace(batch, inputs={name: x / 2 for name, x in batch.inputs.items()})
+
+
+def test_an_answer_holds_the_inputs_as_a_restorer_gave_them_and_the_evaluator_keeps_them_where_asked() -> None:
+    test = toy(rows=96).split()[2]
+    pipeline = Pipeline(Model(test.schema, 8), restore=Halved()).eval()
+    batch = test.batch(torch.arange(len(test)))
+    answer = pipeline(batch)
+    assert list(answer.restored) == list(batch.inputs)
+    for name, x in batch.inputs.items():
+        assert torch.equal(answer.restored[name], x / 2)
+    conditions = get_protocol("clean", test.schema).conditions
+    kept, left = (
+        predict_conditions(pipeline, test, conditions, large=large)[0].restored for large in (("restored",), ())
+    )
+    assert {name: torch.equal(x, batch.inputs[name] / 2) for name, x in kept.items()} == dict.fromkeys(
+        batch.inputs, True
+    )
+    assert left == {}
+    assert Pipeline(pipeline.model).eval()(batch).restored == {}

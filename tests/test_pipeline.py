@@ -595,6 +595,7 @@ def test_a_modality_that_training_lacks_needs_a_card_that_can_do_with_it(
     allowed: tuple[str, ...], auxiliary: bool, words: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Reading, "card", replace(CARD, modality_only_in=allowed))
+    monkeypatch.setattr(Reading, "reads_auxiliary", True)
     data = lacking_m1()
     if auxiliary:
         data = replace(data, auxiliary=toy(rows=30, dim=5, seed=7))

@@ -22,7 +22,6 @@ from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Schema
-from kintsugi.core.stage import table_and_rows
 from kintsugi.core.task import TASKS, Face, Task
 from kintsugi.data.cells import Reader
 from kintsugi.data.dataset import Dataset
@@ -157,7 +156,12 @@ class _Estimator:
         }
         trainer = self._trainer()
         built = self._build(rows)
-        pipeline = trainer.fit(built, Splits(rows, other, auxiliary=self._second_table(auxiliary, rows, built)))
+        second = (
+            None
+            if auxiliary is None
+            else _alike(auxiliary, rows.schema, rows.reading, labels=False, optional=rows.schema.names)
+        )
+        pipeline = trainer.fit(built, Splits(rows, other, auxiliary=second))
         # only now, so that a fit that fails leaves the one before as it was
         self.trainer_, self.pipeline_, self.reading_ = trainer, pipeline, reading
         self.training_condition_ = (
@@ -165,23 +169,6 @@ class _Estimator:
         )
         self.trained_on_ = trained_on
         return self
-
-    def _second_table(self, auxiliary: Rows | None, rows: Dataset, pipeline: Pipeline) -> Dataset | None:
-        """The auxiliary table, read as the training rows are.
-
-        Raises:
-            ConfigError: the method reads none.
-        """
-        if auxiliary is None:
-            return None
-        named = [
-            named for _, stage in pipeline.stages() for named in (stage.rows, stage.auxiliary) if named is not None
-        ]
-        if not any(table_and_rows(name)[0] == "auxiliary" for name in named) and not pipeline.strategies:
-            raise ConfigError(
-                f"{self.method} reads no auxiliary table: none of its stages names one; leave auxiliary out"
-            )
-        return _alike(auxiliary, rows.schema, rows.reading, labels=False, optional=rows.schema.names)
 
     def _check_face(self, rows: Dataset) -> None:
         task = rows.schema.task

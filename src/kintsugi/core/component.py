@@ -36,6 +36,7 @@ class Component(nn.Module):
     rare: glob patterns of parameters that only few rows reach, so that a training of a few batches may miss them.
     training_only: names of submodules that no answer needs: they are neither saved nor counted in what is served.
     uses: glob patterns of the pipeline's shared components that this one reads in use; all others are for training only.
+    reads_auxiliary: a hook of its own reads ``data.auxiliary``, though no stage names that table.
     """
 
     card: ClassVar[Card]
@@ -45,6 +46,7 @@ class Component(nn.Module):
     rare: ClassVar[tuple[str, ...]] = ()
     training_only: ClassVar[tuple[str, ...]] = ()
     uses: tuple[str, ...] = ()
+    reads_auxiliary: ClassVar[bool] = False
     clock: Clock
     hyper: dict[str, Any]
     frozen: dict[str, tuple[str, bool]]

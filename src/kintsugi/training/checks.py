@@ -41,11 +41,8 @@ def check(pipeline: Pipeline, data: Splits) -> None:
         if not len(labelled):
             raise DataError(f"{train.name}: every label of the training rows is missing")
         task.check_training(labelled, train.name)
-    if data.auxiliary is not None and data.auxiliary.schema.modalities != train.schema.modalities:
-        raise ConfigError(
-            f"the auxiliary table {data.auxiliary.name} is read otherwise than the training rows: it has to have the same "
-            "modalities, some of them absent in every row if need be"
-        )
+    if data.auxiliary is not None:
+        _check_auxiliary(pipeline, data.auxiliary, train)
     _check_modalities(pipeline, data)
     empty = int((~train.present.any(1)).sum())
     if empty:
@@ -62,6 +59,22 @@ def check(pipeline: Pipeline, data: Splits) -> None:
 def cards_of(pipeline: Pipeline) -> list[Card]:
     """The cards of its components; one without a card follows the method that it belongs to."""
     return [component.card for _, component in pipeline.named_components() if hasattr(component, "card")]
+
+
+def _check_auxiliary(pipeline: Pipeline, auxiliary: Data, train: Data) -> None:
+    if auxiliary.schema.modalities != train.schema.modalities:
+        raise ConfigError(
+            f"the auxiliary table {auxiliary.name} is read otherwise than the training rows: it has to have the same "
+            "modalities, some of them absent in every row if need be"
+        )
+    named = (rows for _, stage in pipeline.stages() for rows in (stage.rows, stage.auxiliary) if rows is not None)
+    read = any(table_and_rows(rows)[0] == "auxiliary" for rows in named)
+    read |= any(component.reads_auxiliary for _, component in pipeline.named_components())
+    if not read:
+        raise ConfigError(
+            f"{title(pipeline)} reads no auxiliary table: none of its stages names one, and no component says "
+            "reads_auxiliary; leave auxiliary out"
+        )
 
 
 def _check_modalities(pipeline: Pipeline, data: Splits) -> None:
