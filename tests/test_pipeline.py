@@ -17,7 +17,7 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.card import Card
 from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
-from kintsugi.core.errors import ConfigError, DataError
+from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.features import Features, Fused, Stream
 from kintsugi.core.methods import METHODS, create
 from kintsugi.core.model import Model
@@ -567,7 +567,7 @@ def test_the_auxiliary_table_belongs_to_the_key_of_a_run() -> None:
 
 def test_an_auxiliary_table_of_other_modalities_is_refused() -> None:
     data = replace(splits(), auxiliary=toy(rows=30, dim=6))
-    with pytest.raises(ConfigError, match=r"auxiliary table toy is read otherwise.*same modalities"):
+    with pytest.raises(ConfigError, match=r"auxiliary table \(toy\): read otherwise.*same modalities"):
         fit(build("mean_fusion"), data)
 
 
@@ -892,3 +892,189 @@ def test_a_copy_of_one_component_does_not_copy_its_pipeline() -> None:
     twin = copy.deepcopy(pipeline)
     assert twin.monitors[0].host is twin.model  # type: ignore[union-attr]
     assert pipeline.monitors[0].host is pipeline.model  # type: ignore[union-attr]
+
+
+# what others could spoil --------------------------------------------------------------------------------------------
+def labelled(rows: int = 4) -> Batch:
+    batch = rows_of(splits().train, rows)
+    assert batch.target is not None
+    return batch
+
+
+def test_neither_labels_nor_truth_nor_weights_reach_an_answer() -> None:
+    given: list[Batch] = []
+
+    class Watching(Monitor):
+        def answer(self, batch: Batch, inner: Answer) -> Prediction:
+            given.append(batch)
+            return inner(batch)
+
+    batch = replace(labelled(), weight=torch.ones(4))
+    batch = batch.view(torch.tensor([True, False, False]))
+    Pipeline(Model(SCHEMA, DIM), monitors=[Watching()]).eval()(batch)
+    (seen,) = given
+    assert (seen.target, seen.target_present, seen.weight, seen.truth) == (None, None, None, None)
+    assert batch.target is not None
+    assert batch.truth is not None
+
+
+class FillsAll(Restorer):
+    """Works in place, and makes a batch of its own in which nothing but inputs is named."""
+
+    def restore(self, batch: Batch) -> Batch:
+        batch.present.fill_(True)
+        batch.inputs["m0"] = batch.inputs["m0"] + 1
+        return Batch(batch.names, batch.inputs, batch.present, batch.index)
+
+
+def test_a_restorer_changes_nothing_but_inputs_masks_and_what_is_there() -> None:
+    batch = replace(labelled(), identity=torch.arange(4), weight=torch.ones(4))
+    batch = batch.view(torch.tensor([[True, False, True], [False, True, True], [False] * 3, [True] * 3]))
+    before, inputs = batch.present.clone(), dict(batch.inputs)
+    pipeline = Pipeline(Model(SCHEMA, DIM), restore=FillsAll()).eval()
+    restored = pipeline.restored(batch)
+    for name in ("target", "target_present", "weight", "truth", "identity", "index"):
+        assert getattr(restored, name) is getattr(batch, name), name
+    assert restored.observed.tolist() == before.tolist()
+    assert restored.present.all(1).tolist() == [True, True, False, True]
+    answer = pipeline(replace(batch, present=before.clone()))
+    assert answer.used.tolist() == before.tolist()
+    assert torch.equal(answer.output[2], pipeline.model.prior)
+    assert all(batch.inputs[name] is x for name, x in inputs.items())
+
+
+def test_the_observed_slots_follow_what_is_taken_away_and_the_rows() -> None:
+    batch = replace(labelled(3), unrestored=torch.tensor([[True, False, True], [False, True, True], [True] * 3]))
+    assert batch.only("m0", "m1").observed.tolist() == [[True, False, False], [False, True, False], [True, True, False]]
+    assert batch.rows(torch.tensor([2, 0])).observed.tolist() == [[True] * 3, [True, False, True]]
+    assert labelled(2).observed.all()
+
+
+def test_an_answer_from_filled_slots_alone_rests_on_what_they_were_filled_from() -> None:
+    class UsesM0(Monitor):
+        def answer(self, batch: Batch, inner: Answer) -> Prediction:
+            answer = inner(batch)
+            return replace(answer, used=torch.tensor([[True, False, False]]).expand_as(answer.used))
+
+    pipeline = Pipeline(Model(SCHEMA, DIM), restore=FillsAll(), monitors=[UsesM0()]).eval()
+    batch = labelled(3).where(torch.tensor([[False, True, True], [True, True, False], [False] * 3]))
+    answer = pipeline(batch)
+    assert answer.used.tolist() == [[False, True, True], [True, False, False], [False] * 3]
+    assert answer.uncertainty is not None
+    assert answer.uncertainty.isnan().tolist() == [False, False, True]
+
+
+def test_what_a_monitor_says_of_absent_modalities_and_of_rows_of_the_prior_is_nan() -> None:
+    class Says(Monitor):
+        def answer(self, batch: Batch, inner: Answer) -> Prediction:
+            rows = len(batch)
+            return replace(
+                inner(batch), uncertainty=torch.ones(rows), embedding=torch.ones(rows, 2), reliability=torch.ones(rows, 3),
+                unimodal={"m0": torch.ones(rows, 4)},
+            )  # fmt: skip
+
+    batch = labelled(2).where(torch.tensor([[False, True, True], [False] * 3]))
+    answer = Pipeline(Model(SCHEMA, DIM), monitors=[Says()]).eval()(batch)
+    assert answer.uncertainty is not None
+    assert answer.embedding is not None
+    assert answer.reliability is not None
+    assert answer.uncertainty.isnan().tolist() == [False, True]
+    assert answer.embedding.isnan().all(1).tolist() == [False, True]
+    assert answer.reliability.isnan().tolist() == [[True, False, False], [True] * 3]
+    assert answer.unimodal["m0"].isnan().all()
+
+
+def test_answers_in_parts_that_say_different_things_are_joined_with_nan() -> None:
+    one = Prediction(torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool), unimodal={"a": torch.ones(1, 2)})
+    other = replace(one, unimodal={"b": torch.ones(1, 2)}, reliability=torch.ones(1, 2))
+    joined = Prediction.concatenate([one, other])
+    assert joined.unimodal["a"].isnan().any(1).tolist() == [False, True]
+    assert joined.unimodal["b"].isnan().any(1).tolist() == [True, False]
+    assert joined.reliability is not None
+    assert joined.reliability.isnan().any(1).tolist() == [True, False]
+
+
+class Learns(Monitor):
+    """Adds to a buffer and draws a number with each row."""
+
+    adapts = True
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def answer(self, batch: Batch, inner: Answer) -> Prediction:
+        self.seen += 1
+        answer = inner(batch)
+        return replace(answer, output=answer.output + self.seen + torch.rand((), generator=self.noise))
+
+
+def test_what_was_put_together_from_trained_components_can_be_led_back() -> None:
+    pipeline, batch = Pipeline(Model(SCHEMA, DIM), monitors=[Learns()]).eval(), labelled(2)
+    first = pipeline(batch).output
+    assert not torch.equal(pipeline(batch).output, first)
+    pipeline.reset()
+    assert torch.equal(pipeline(batch).output, first)
+
+
+def test_a_copy_that_is_taken_in_a_stream_goes_on_as_the_original_does() -> None:
+    pipeline, batch = Pipeline(Model(SCHEMA, DIM), monitors=[Learns(), Learns()]).eval(), labelled(2)
+    pipeline(batch)
+    twin = copy.deepcopy(pipeline)
+    assert torch.equal(twin(batch).output, pipeline(batch).output)
+    pipeline.reset()
+    numbers = [torch.rand(2, generator=monitor.noise) for monitor in pipeline.monitors]  # type: ignore[union-attr]
+    assert not torch.equal(*numbers)
+
+
+def test_asking_for_the_answer_of_before_does_not_write_into_the_calibrated_state() -> None:
+    class Normalising(Model):
+        def __init__(self, schema: Schema) -> None:
+            super().__init__(schema, DIM)
+            self.norm = nn.BatchNorm1d(DIM)
+
+        def fuse(self, features: Features) -> Fused:
+            self.norm.train()
+            fused = super().fuse(features)
+            self.norm(torch.randn(4, DIM))
+            return fused
+
+    pipeline = Pipeline(Normalising(SCHEMA), monitors=[Learns()]).eval()
+    pipeline.remember()
+    before = {name: tensor.clone() for name, tensor in pipeline.calibrated.items()}
+    pipeline.answer_before(labelled(2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pipeline.calibrated.items())
+
+
+def test_a_shared_component_of_another_schema_is_refused_and_one_that_is_gone_is_named() -> None:
+    narrow = Schema(SCHEMA.modalities[:1], SCHEMA.task)
+    with pytest.raises(ConfigError, match=r"shared\.aid .* was built for m0, the model for m0, m1, m2"):
+        Pipeline(Model(SCHEMA, DIM), shared={"aid": Model(narrow, DIM)})
+    with pytest.raises(UnknownName, match=r"shared component 'aid'.*name it in uses"):
+        Pipeline(Model(SCHEMA, DIM)).shared["aid"]
+
+
+@pytest.mark.parametrize("hook", ["plan", "off", "mechanism"])
+def test_a_hook_of_before_that_nobody_would_call_is_refused(hook: str) -> None:
+    with pytest.raises(ConfigError, match=f"Old.{hook} is never called"):
+        type("Old", (Strategy,), {hook: lambda self: None})
+    with pytest.raises(ConfigError, match="takes side="):
+        type("Old", (Model,), {"step": lambda self, batch, side=None: None})
+
+
+def test_attributes_of_before_are_read_with_a_warning() -> None:
+    pipeline = Pipeline(Model(SCHEMA, DIM))
+    with pytest.warns(DeprecationWarning, match=r"Pipeline\.plan is called Pipeline\.stages now"):
+        assert len(pipeline.plan()) == len(pipeline.stages())  # type: ignore[operator]
+    with pytest.warns(DeprecationWarning, match=r"Batch\.side"):
+        assert labelled(2).side is None  # type: ignore[attr-defined]
+    with pytest.warns(DeprecationWarning, match=r"Stage\.share"):
+        assert Stage("train", fraction=2.0).share == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_view_that_takes_everything_from_a_row_is_refused() -> None:
+    model = Model(SCHEMA, DIM)
+    model.stages = lambda: [Stage("train", view=lambda batch, generator: torch.zeros_like(batch.present))]  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="takes everything from a row"):
+        fit(Pipeline(model), splits())

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kintsugi.core.batch import Batch
+from kintsugi.core.card import Card
 from kintsugi.core.data import Splits
 from kintsugi.core.encoder import own_encoders
 from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
@@ -37,10 +38,10 @@ from kintsugi.core.features import Features, Fused
 from kintsugi.core.methods import METHODS, create
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
-from kintsugi.core.prediction import Step
+from kintsugi.core.prediction import Prediction, Step
 from kintsugi.core.schema import Modality, Schema
 from kintsugi.core.stage import Stage
-from kintsugi.core.wrappers import Restorer
+from kintsugi.core.wrappers import Inner, Restorer, Runner, Strategy
 from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.data.loaders import batches as feed
 from kintsugi.data.loaders import count, order
@@ -76,6 +77,14 @@ def fit(pipeline: Pipeline, data: Splits, cls: type[Trainer] = Trainer, **option
     trainer = cls(**{"epochs": 1, "batch_size": 16, "progress": False, **options})
     trainer.fit(pipeline, data)
     return trainer
+
+
+def seeing(sees_hidden: bool) -> Card:
+    """The card of a method that may see what a simulator hid, or may not."""
+    return Card(
+        key="spy", name="Spy", leaf="general", faithful=("all",), claims=("none",), imperfection=("missing at test",),
+        premise="none", confidence="high", sees_hidden=sees_hidden,
+    )  # fmt: skip
 
 
 def weights(pipeline: Pipeline) -> dict[str, Tensor]:
@@ -786,7 +795,8 @@ def test_what_a_simulator_hid_is_not_shown_to_methods_that_must_not_see_it(
     fit(pipeline, Splits(seen, data.val))
 
 
-def test_hidden_slots_reach_losses_only_where_they_were_kept() -> None:
+def test_hidden_slots_reach_losses_only_where_they_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spy, "card", seeing(sees_hidden=True), raising=False)
     data = splits()
     for keep in ("truth", "nothing"):
         train = data.train.with_missing(mcar(0.3), seed=1, keep=keep)  # type: ignore[attr-defined]
@@ -794,6 +804,117 @@ def test_hidden_slots_reach_losses_only_where_they_were_kept() -> None:
         fit(Pipeline(model), Splits(train, data.val))
         truths = [batch.truth for _, batch in model.log]
         assert all((t is not None) == (keep == "truth") for t in truths)
+
+
+@pytest.mark.parametrize("sees", [False, None])
+@pytest.mark.parametrize("part", ["train", "val", "auxiliary"])
+def test_what_was_hidden_is_kept_from_every_method_whose_card_does_not_say_that_it_may_see_it(
+    sees: bool | None, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sees is not None:
+        monkeypatch.setattr(Spy, "card", seeing(sees_hidden=sees), raising=False)
+    data = replace(splits(), auxiliary=splits().val)
+    hidden = getattr(data, part).with_missing(mcar(0.3), seed=1, keep="truth")
+    model = Spy(data.train.schema, Stage("train", auxiliary="auxiliary/all"))
+    with pytest.raises(ConfigError, match="keeps what was hidden as truth"):
+        fit(Pipeline(model), replace(data, **{part: hidden}))
+    assert model.log == []
+
+
+def test_labels_do_not_come_along_to_the_choice_of_the_epoch_and_test_rows_to_no_hook() -> None:
+    given: list[Batch] = []
+    tables: list[Splits] = []
+
+    class Curious(Spy):
+        def forward(self, batch: Batch) -> Prediction:
+            if not self.training:
+                given.append(batch)
+            return super().forward(batch)
+
+        def settle(self, data: Splits) -> None:
+            tables.append(data)
+
+    data = splits()
+    fit(Pipeline(Curious(data.train.schema)), replace(data, test=data.val))
+    assert given
+    assert all(batch.target is None and batch.truth is None and batch.weight is None for batch in given)
+    assert tables
+    assert all(table.test is None for table in tables)
+
+
+def test_what_a_strategy_freezes_can_learn_in_the_next_training() -> None:
+    class Freezing(Strategy):
+        def fit(self, trainer: Runner, pipeline: Pipeline, data: Splits) -> None:
+            trainer.run_all(pipeline, data)
+            pipeline.model.requires_grad_(False)
+
+    data = splits()
+    pipeline = Pipeline(Model(data.train.schema, DIM), strategies=[Freezing()])
+    fit(pipeline, data, epochs=1)
+    assert all(p.requires_grad for p in pipeline.model.parameters())
+    before = weights(pipeline)
+    fit(pipeline, data, epochs=1)
+    assert differing(before, weights(pipeline))
+
+
+def test_a_model_that_takes_the_place_of_the_trained_one_has_the_prior_of_the_training_rows() -> None:
+    class Another(Strategy):
+        def finish(self, model: Model) -> Model:
+            return Model(model.schema, DIM)
+
+    data = splits()
+    pipeline = Pipeline(Model(data.train.schema, DIM), strategies=[Another()])
+    fit(pipeline, data)
+    assert torch.equal(pipeline.model.prior, data.train.schema.task.prior(data.train))
+
+
+def test_a_strategy_that_cannot_learn_or_be_built_again_is_refused() -> None:
+    class Learning(Strategy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+    class Listed(Strategy):
+        def __init__(self, *shares: float) -> None:
+            super().__init__()
+
+    data = splits()
+    for strategy, words in (
+        (Learning(), "parameters of its own, which no stage moves"),
+        (Listed(1.0), "cannot be built again"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fit(Pipeline(Model(data.train.schema, DIM), strategies=[strategy]), data)
+
+
+def test_a_strategy_without_a_schema_of_its_own_is_there_in_a_second_training() -> None:
+    class Counting(Strategy):
+        def __init__(self, weight: float = 1.0) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def step(self, batch: Batch, inner: Inner) -> Step:
+            seen.append(self.weight)
+            return inner(batch)
+
+    seen: list[float] = []
+    data = splits()
+    pipeline = Pipeline(Model(data.train.schema, DIM), strategies=[Counting(weight=3.0)])
+    fit(pipeline, data, epochs=1)
+    first = len(seen)
+    fit(pipeline, data, epochs=1)
+    assert seen == [3.0] * 2 * first
+
+
+def test_validation_rows_of_another_task_or_shape_or_none_at_all_are_refused() -> None:
+    data = splits()
+    pipeline = Pipeline(Model(data.train.schema, DIM))
+    with pytest.raises(ConfigError, match="validation table"):
+        fit(pipeline, replace(data, val=toy("ordinal", rows=30, dim=data.train.schema.modalities[0].shape[0])))
+    with pytest.raises(ConfigError, match=r"validation table.*read otherwise"):
+        fit(pipeline, replace(data, val=toy(rows=30, dim=9)))
+    with pytest.raises(DataError, match="no validation rows"):
+        fit(pipeline, replace(data, val=data.val.subset([])))  # type: ignore[attr-defined]
 
 
 # seeds --------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import DataError
+from kintsugi.core.retired import renamed_attributes
 
 
+@renamed_attributes(side="auxiliary")
 @dataclass
 class Batch:
     """Rows with holes.
@@ -28,6 +30,7 @@ class Batch:
     that read other rows and must not take a row for its own neighbour.
     severity: float ``[B, M]``: the level, 0 to 5, of what was done to each slot. A distortion says it on the batch that it
     returns; data sets take it off, and an augmentation moves it to ``truth``, so that no method sees it as an input.
+    unrestored: bool ``[B, M]``: ``present`` as it was before a restorer filled holes; None: no restorer. See ``observed``.
     """
 
     names: tuple[str, ...]
@@ -43,6 +46,7 @@ class Batch:
     severity: Tensor | None = None
     auxiliary: Batch | None = None
     identity: Tensor | None = None
+    unrestored: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -51,11 +55,21 @@ class Batch:
     def device(self) -> torch.device:
         return self.present.device
 
+    @property
+    def observed(self) -> Tensor:
+        """Bool ``[B, M]``: what came in, whatever a restorer filled since."""
+        return self.present if self.unrestored is None else self.unrestored
+
+    def unlabelled(self) -> Batch:
+        """What a method is given in use: neither target, nor weight, nor what was hidden or done to the rows."""
+        return replace(self, target=None, target_present=None, weight=None, truth=None, severity=None, auxiliary=None)
+
     def where(self, keep: Tensor) -> Batch:
         """The same rows with less to see: ``keep`` is bool ``[B, M]`` or ``[M]``. ``truth`` stays as it is."""
         present = self.present & keep
         mask = {name: m & present[:, self.names.index(name), None] for name, m in self.mask.items()}
-        return replace(self, present=present, mask=mask)
+        unrestored = None if self.unrestored is None else self.unrestored & keep
+        return replace(self, present=present, mask=mask, unrestored=unrestored)
 
     def view(self, keep: Tensor) -> Batch:
         """Like :meth:`where`, and remembers in ``truth`` what was there before."""

@@ -14,12 +14,14 @@ from kintsugi.core.card import Card
 from kintsugi.core.claims import Claims
 from kintsugi.core.encoder import UserEncoder
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.retired import refuse_hooks
 from kintsugi.core.stage import Clock, Stage
 
 if TYPE_CHECKING:
     from kintsugi.core.data import Splits
     from kintsugi.core.fixture import Fixture
     from kintsugi.core.pipeline import Pipeline
+    from kintsugi.core.schema import Schema
 
 
 class Component(nn.Module):
@@ -50,6 +52,11 @@ class Component(nn.Module):
     clock: Clock
     hyper: dict[str, Any]
     frozen: dict[str, tuple[str, bool]]
+    built_for: Schema | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_hooks(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         component = super().__new__(cls)
@@ -81,6 +88,14 @@ class Component(nn.Module):
         """
         return None
 
+    @classmethod
+    def build(cls, schema: Schema, hyper: Mapping[str, Any]) -> Self:
+        """One with these arguments, for a pipeline of this schema; a component that takes no ``schema`` goes without."""
+        takes_schema = "schema" in inspect.signature(cls.__init__).parameters
+        make: Any = cls
+        built: Self = make(schema, **hyper) if takes_schema else make(**hyper)
+        return built
+
     @property
     def own_encoders(self) -> tuple[str, ...]:
         """The modalities for which it holds a module of the user's, which cannot be written as JSON."""
@@ -105,7 +120,10 @@ class Component(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of one component is in no pipeline, rather than in a copy of all of it; a copied pipeline attaches its own."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("attached_to", "noise_")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("attached_to", "noise_")}
+        if "noise_" in self.__dict__:  # a generator cannot be copied, what it draws next can
+            state["noise_state_"] = self.__dict__["noise_"].get_state()
+        return state
 
     # training --------------------------------------------------------------------------------------------------
     def stages(self) -> list[Stage]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from kintsugi.core.batch import Batch
 from kintsugi.core.component import Component
 from kintsugi.core.data import Splits
-from kintsugi.core.errors import ConfigError
+from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.model import Model
-from kintsugi.core.prediction import Prediction, Step
-from kintsugi.core.retired import warn
+from kintsugi.core.prediction import Prediction, Step, known
+from kintsugi.core.retired import renamed_attributes, warn
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Answer, Inner, Monitor, Restorer, Strategy
@@ -32,6 +32,17 @@ class Recipe(NamedTuple):
     hyper: dict[str, Any]
 
 
+class Shared(nn.ModuleDict):
+    """What several components refer to, by name."""
+
+    def __getitem__(self, name: str) -> nn.Module:
+        if name not in self:
+            hint = "; a component that reads one in answers has to name it in uses, or it is gone after training"
+            raise UnknownName("shared component", name, self.keys(), hint)
+        return super().__getitem__(name)
+
+
+@renamed_attributes(plan="stages", step="training_step", named_parts="named_components")
 class Pipeline(nn.Module):
     """restore -> model, trained through strategies, answering through monitors (the first of a list is outermost).
 
@@ -56,10 +67,18 @@ class Pipeline(nn.Module):
         self.restore = restore
         self.strategies = nn.ModuleList(strategies)
         self.monitors = nn.ModuleList(monitors)
-        self.shared = nn.ModuleDict(dict(shared or {}))
+        self.shared = Shared(dict(shared or {}))
         owners = [s for s in strategies if type(s).fit is not Strategy.fit]
         if len(owners) > 1:
             raise ConfigError(f"two strategies own the training loop: {', '.join(type(s).__name__ for s in owners)}")
+        whole = model.built_for or model.schema
+        for path, component in self.named_components():
+            built_for = component.built_for
+            if built_for is not None and built_for.modalities != whole.modalities:
+                raise ConfigError(
+                    f"{path} ({type(component).__name__}) was built for {', '.join(built_for.names)}, the model for "
+                    f"{', '.join(whole.names)}: give it the pipeline's schema, and an argument that says what it reads"
+                )
         self.recipes = {}
         # modules of the user's own by modality, for models that are made during training; no part of this module tree
         self.__dict__["own_encoders"] = {}
@@ -119,15 +138,21 @@ class Pipeline(nn.Module):
         return batch if batch.auxiliary is None else replace(batch, auxiliary=self._augmented(batch.auxiliary))
 
     def restored(self, batch: Batch) -> Batch:
-        """The batch as the model gets it. What came with nothing stays so; ``truth`` stays what it was before any damage."""
+        """The batch as the model gets it. What came with nothing stays so, and all but inputs, masks and presence is kept."""
         if self.restore is None:
             return batch
-        restored = self.restore.restore(batch)
-        if not bool(batch.present.any(1).all()):
-            restored = restored.where(batch.present.any(1)[:, None].expand_as(restored.present))
-        if batch.auxiliary is not None:
-            restored = replace(restored, auxiliary=self.restored(batch.auxiliary))
-        return restored
+        arrived = batch.present.clone()  # a restorer that fills it in place would change what the answer says of it
+        filled = self.restore.restore(replace(batch, inputs=dict(batch.inputs), mask=dict(batch.mask)))
+        restored = replace(
+            batch,
+            inputs=filled.inputs,
+            present=filled.present,
+            mask=filled.mask,
+            unrestored=arrived,
+            auxiliary=None if batch.auxiliary is None else self.restored(batch.auxiliary),
+        )
+        anything = arrived.any(1)
+        return restored if bool(anything.all()) else restored.where(anything[:, None].expand_as(arrived))
 
     def begin_training(self) -> None:
         """What training needs is there, built anew where an earlier training or a saved model left it out.
@@ -137,7 +162,7 @@ class Pipeline(nn.Module):
         self.reset()
         self.__dict__["calibrated_"] = {}
         for path, recipe in self.recipes.items():  # in their old order, which strategies and teachers go by
-            component = recipe.kind(self.schema, **recipe.hyper)  # type: ignore[call-arg]
+            component = recipe.kind.build(self.schema, recipe.hyper)
             group, _, name = path.partition(".")
             if group == "strategies":
                 self.strategies.append(component)
@@ -207,12 +232,15 @@ class Pipeline(nn.Module):
         Raises:
             ConfigError: an adapting pipeline is asked in torch.inference_mode, where nothing can learn.
         """
+        batch = batch.unlabelled()
         if not self.adapts:
             return self._answer(batch, model)
         if torch.is_inference_mode_enabled():
             raise ConfigError(
                 "a pipeline that adapts in use needs gradients; ask it under torch.no_grad(), not inference_mode()"
             )
+        if not self.calibrated:
+            self.remember()  # of a pipeline that was put together from trained components
         if not len(batch):
             return self._answer(batch, model).detach()
         rows = [batch.rows(row) for row in torch.arange(len(batch), device=batch.device).split(1)]
@@ -230,25 +258,34 @@ class Pipeline(nn.Module):
         call: Answer = self.model if model is None else model
         for monitor in reversed(self.monitors):
             call = partial(cast("Monitor", monitor).answer, inner=call)
+        arrived = self.model.columns(batch).clone()
         restored = self.restored(batch)
         prediction = call(restored)
         if self.restore is not None:
             prediction = replace(prediction, restored={**restored.inputs, **prediction.restored})
-        return self.described(prediction, self.model.columns(batch))
+        return self.described(prediction, arrived)
 
     def described(self, prediction: Prediction, present: Tensor) -> Prediction:
         """An answer that names nothing that did not come in (``present`` bool ``[B, M]``) and says how sure it is.
 
-        Where the method says nothing of that, it is the task that can: the entropy of classes.
+        What rests on filled slots alone rests on all that came in, from which they were filled. Where the method says nothing
+        of how sure it is, it is the task that can: the entropy of classes. What nobody can know is NaN.
         """
         used = prediction.used & present
+        used = torch.where((prediction.used.any(1) & ~used.any(1))[:, None], present, used)
+        prediction = prediction.where_present(self.model.schema.names, present)
         uncertainty = prediction.uncertainty
         if uncertainty is None and not self.training:
             uncertainty = self.model.task.uncertainty(prediction.output)
-            if uncertainty is not None:
-                uncertainty = uncertainty.masked_fill(~used.any(1), torch.nan)
         weights = None if prediction.weights is None else prediction.weights.masked_fill(~used, 0)
-        return replace(prediction, used=used, uncertainty=uncertainty, weights=weights)
+        answered = used.any(1)
+        return replace(
+            prediction,
+            used=used,
+            uncertainty=known(uncertainty, answered),
+            embedding=known(prediction.embedding, answered),
+            weights=weights,
+        )
 
     @property
     def adapts(self) -> bool:
@@ -262,7 +299,8 @@ class Pipeline(nn.Module):
         )
         self.__dict__["calibrated_"] = calibrated
         for monitor in self.monitors:
-            monitor.__dict__.pop("noise_", None)
+            assert isinstance(monitor, Monitor)
+            monitor.forget_noise()
 
     @property
     def calibrated(self) -> dict[str, Tensor]:
@@ -279,11 +317,13 @@ class Pipeline(nn.Module):
                 tensor.grad = None
         for monitor in self.monitors:
             assert isinstance(monitor, Monitor)
-            monitor.__dict__.pop("noise_", None)
+            monitor.forget_noise()
             monitor.reset()
 
     def answer_before(self, batch: Batch) -> Prediction:
         """The model's own answer with the weights of the calibrated state, whatever was learned in use since."""
         before = {n.removeprefix("model."): t for n, t in self.calibrated.items() if n.startswith("model.")}
-        weights = {name: tensor.to(batch.device) for name, tensor in before.items()}
+        weights = {
+            name: tensor.to(batch.device, copy=True) for name, tensor in before.items()
+        }  # buffers may be written to
         return self.model.call(weights, batch)

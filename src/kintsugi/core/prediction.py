@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.retired import renamed_attributes
 
 
+@renamed_attributes(or_prior="fall_back")
 @dataclass
 class Prediction:
     """An answer for each row. What a method does not have stays None or empty.
@@ -45,14 +47,14 @@ class Prediction:
             self,
             output=torch.where(_wide(enough, self.output), self.output, prior.to(self.output.dtype)),
             used=self.used & enough[:, None],
-            embedding=_known(self.embedding, enough),
-            uncertainty=_known(self.uncertainty, enough),
+            embedding=known(self.embedding, enough),
+            uncertainty=known(self.uncertainty, enough),
             weights=None if self.weights is None else torch.where(enough[:, None], self.weights, 0),
         )
 
     def where_present(self, names: Sequence[str], present: Tensor) -> Prediction:
         """What is said of single modalities is NaN where they are absent: ``present`` is bool ``[B, M]``, by these names."""
-        unimodal = {name: _known(x, present[:, names.index(name)]) for name, x in self.unimodal.items()}
+        unimodal = {name: known(x, present[:, names.index(name)]) for name, x in self.unimodal.items()}
         reliability = None if self.reliability is None else self.reliability.masked_fill(~present, torch.nan)
         return replace(self, unimodal=unimodal, reliability=reliability)
 
@@ -72,12 +74,22 @@ class Prediction:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Prediction]) -> Prediction:
-        """Answers to rows, one after the other; ``extras`` are left out."""
+        """Answers to rows, one after the other; what some parts lack is NaN there, ``extras`` are left out."""
 
         def join(values: list[Any]) -> Any:
             if isinstance(values[0], dict):
-                return {name: join([value[name] for value in values]) for name in values[0]}
-            return None if any(value is None for value in values) else torch.cat(values)
+                names = dict.fromkeys(name for value in values for name in value)
+                return {name: join([value.get(name) for value in values]) for name in names}
+            there = [value for value in values if value is not None]
+            if not there:
+                return None
+            shape = there[0].shape[1:]
+            rows = [len(part.output) for part in parts]
+            filled = [
+                there[0].new_full((n, *shape), torch.nan) if value is None else value
+                for n, value in zip(rows, values, strict=True)
+            ]
+            return torch.cat(filled)
 
         names = [f.name for f in fields(cls) if f.name != "extras"]
         return cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
@@ -87,7 +99,8 @@ def _wide(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(-1, *[1] * (like.ndim - 1))
 
 
-def _known(values: Any, rows: Tensor) -> Any:
+def known(values: Any, rows: Tensor) -> Any:
+    """These values, NaN in all rows but ``rows`` (bool ``[B]``); None stays None."""
     return None if values is None else torch.where(_wide(rows, values), values, torch.nan)
 
 

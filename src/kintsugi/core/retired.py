@@ -6,6 +6,7 @@ The glossary in the documentation lists old and new; no class, function, argumen
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -73,6 +74,41 @@ GLOSSARY: tuple[Name, ...] = (
 def warn(old: str, new: str, stacklevel: int = 3) -> None:
     """Tell the caller of the caller what a name is called now."""
     warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=stacklevel + 1)
+
+
+def renamed_attributes(**renamed: str) -> Callable[[T], T]:
+    """Class decorator: attributes and methods of before, ``old=new``, are read, with a warning."""
+
+    def add(cls: T) -> T:
+        for old, new in renamed.items():
+
+            def read(self: Any, old: str = old, new: str = new) -> Any:
+                warn(f"{cls.__name__}.{old}", f"{cls.__name__}.{new}", 2)
+                return getattr(self, new)
+
+            setattr(cls, old, property(read))
+        return cls
+
+    return add
+
+
+HOOKS = {  # of components: nobody calls them by these names any more
+    "off": "ablation (@ablation_of)", "mechanism": "claims (@claims_of)", "check": "claims (@claims_of)",
+    "plan": "adjust_stages of a strategy, stages of others", "named_parts": "named_components", "training_part": "training_step",
+}  # fmt: skip
+
+
+def refuse_hooks(cls: type) -> None:
+    """A class that overrides a hook of before would never be called there.
+
+    Raises:
+        ConfigError: with the hook of today.
+    """
+    for old in HOOKS.keys() & vars(cls).keys():
+        raise ConfigError(f"{cls.__name__}.{old} is never called: it is {HOOKS[old]} now")
+    step = vars(cls).get("step")
+    if callable(step) and "side" in inspect.signature(step).parameters:
+        raise ConfigError(f"{cls.__name__}.step takes side=, which is never given: it is batch.auxiliary now")
 
 
 def renamed_arguments(**renamed: str) -> Callable[[T], T]:

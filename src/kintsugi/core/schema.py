@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import nn
+
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.kind import KINDS, Kind
 from kintsugi.core.task import TASKS, StreamSpec, Task, task_from_json
 
 __all__ = ["KINDS", "TASKS", "Kind", "Modality", "Schema", "StreamSpec", "Task", "task_from_json"]
+
+# Encoders and heads stand in a ModuleDict by the names of their modalities, which takes no name of its own attributes.
+TAKEN = frozenset(dir(nn.ModuleDict()))
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Modality:
             raise UnknownName("kind of modality", self.kind, KINDS)
         if not self.name or "." in self.name:
             raise ConfigError(f"a modality's name must not be empty or hold a dot: {self.name!r}")
+        if self.name in TAKEN:
+            raise ConfigError(
+                f"no modality can be called {self.name!r}, since PyTorch's modules have an attribute of that name; call it "
+                f"otherwise, such as {self.name + '_1'!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,10 @@ class Schema:
             "modalities": [asdict(m) for m in self.modalities],
             "task": {"key": self.task.key, **self.task.to_json()},
         }
+
+    def meaning(self) -> dict[str, Any]:
+        """:meth:`to_json` without what says only how answers are spelt; for fingerprints."""
+        return {**self.to_json(), "task": {"key": self.task.key, **self.task.meaning()}}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Schema:

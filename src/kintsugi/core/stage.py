@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError
-from kintsugi.core.retired import renamed_arguments
+from kintsugi.core.retired import renamed_arguments, renamed_attributes
 
 ROWS = ("all", "complete", "incomplete", "labelled", "unlabelled", "trusted")
 TABLES = ("train", "val", "auxiliary")
@@ -21,6 +21,7 @@ class View(Protocol):
     def __call__(self, batch: Batch, generator: Generator) -> Tensor: ...
 
 
+@renamed_attributes(share="fraction", side="auxiliary")
 @renamed_arguments(share="fraction", train="trainable", side="auxiliary")
 @dataclass(frozen=True)
 class Stage:

@@ -85,11 +85,20 @@ class Task(ABC):
     def to_json(self) -> dict[str, Any]:
         """Constructor values; :func:`task_from_json` is the way back."""
 
+    def meaning(self) -> dict[str, Any]:
+        """:meth:`to_json` without what says only how answers are spelt: of equal tasks, and in fingerprints."""
+        return self.to_json()
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        """``names`` as the user wrote them, in their type; an estimator's ``classes_``."""
+        return self.names
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Task) and (self.key, self.to_json()) == (other.key, other.to_json())
+        return isinstance(other, Task) and (self.key, self.meaning()) == (other.key, other.meaning())
 
     def __hash__(self) -> int:
-        return hash((self.key, repr(self.to_json())))
+        return hash((self.key, repr(self.meaning())))
 
     # shapes -----------------------------------------------------------------------------------------------------------
     @property
@@ -108,10 +117,13 @@ class Task(ABC):
 
         What is absent reads 0, in rows without a label and where a label has NaN.
         """
-        found = _target_of(batch)
         if self.link == "softmax":
-            return _without_absent(found, batch).to(torch.int64)
-        return _without_absent(found.float(), batch).nan_to_num()
+            return self.given_target(batch).to(torch.int64)
+        return self.given_target(batch).float().nan_to_num()
+
+    def given_target(self, batch: Batch) -> Tensor:
+        """The target ``[B, ...]`` as the data has it, 0 in rows without a label."""
+        return _without_absent(_target_of(batch), batch)
 
     def row_weights(self, batch: Batch) -> Tensor | None:
         """Weight of each row in a loss, float ``[B]``; None: all alike."""
@@ -194,8 +206,13 @@ class Task(ABC):
         """
         return probabilities, target
 
-    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+    def score(self, probabilities: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[str, float, float]:
         """Name, value (higher is better) and value of guessing of one plain measure of rows that have a label.
+
+        Args:
+            probabilities: of :meth:`probabilities`, ``[N, ...]``.
+            target: as the data has it, ``[N, ...]``.
+            weight: of each row, float ``[N]``; None: all alike, and then it is not handed in.
 
         Raises:
             ConfigError: the task names none.

@@ -94,8 +94,13 @@ class Monitor(_Around):
 
     @property
     def noise(self) -> torch.Generator:
-        """Where an adapting monitor draws from; seeded anew by each reset."""
-        generator: torch.Generator = self.__dict__.setdefault("noise_", torch.Generator().manual_seed(0))
+        """Where an adapting monitor draws from, each of a pipeline its own numbers; seeded anew by each reset."""
+        if "noise_" not in self.__dict__:
+            place = next(i for i, monitor in enumerate(self.pipeline_in_use.monitors) if monitor is self)
+            self.__dict__["noise_"] = torch.Generator().manual_seed(place)
+            if "noise_state_" in self.__dict__:
+                self.__dict__["noise_"].set_state(self.__dict__.pop("noise_state_"))
+        generator: torch.Generator = self.__dict__["noise_"]
         return generator
 
     def calibrate(self, data: Splits) -> None:
@@ -104,6 +109,11 @@ class Monitor(_Around):
     def answer(self, batch: Batch, inner: Answer) -> Prediction:
         """Around the model's answer; the first monitor of a pipeline is outermost."""
         return inner(batch)
+
+    def forget_noise(self) -> None:
+        """``noise`` starts anew."""
+        for name in ("noise_", "noise_state_"):
+            self.__dict__.pop(name, None)
 
     def reset(self) -> None:
         """State that is no parameter or buffer, such as an optimiser's, is let go; the pipeline restores all tensors."""

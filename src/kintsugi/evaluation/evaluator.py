@@ -225,7 +225,7 @@ class _Chunk:
     def __init__(self, model: Model, data: Dataset, rows: Tensor, plans: Sequence[_Plan], device: torch.device) -> None:
         self.model, self.device, self.rows = model, device, rows
         self.shared, self.place = shared(data), (int(rows[0]), len(rows), hash(tuple(rows.tolist())))
-        batch = _unlabelled(data.batch(rows))
+        batch = data.batch(rows).unlabelled()
         self.left = Counter(chain for plan in plans for chain in plan.chains.values())
         plain = {name for plan in plans for name, chain in plan.chains.items() if not chain}
         self.undamaged = [name for name in model.schema.names if name in plain]
@@ -362,10 +362,6 @@ def _damage(batch: Batch, damage: _Damage, rows: Tensor) -> Batch:
         if name not in damage.modalities and not same:
             raise ConfigError(f"{damage.spec} changed {name!r}; it says that it changes {', '.join(damage.modalities)}")
     return after
-
-
-def _unlabelled(batch: Batch) -> Batch:
-    return replace(batch, target=None, target_present=None, weight=None, truth=None, severity=None)
 
 
 # the sweeps --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kintsugi.core.data import Data, Splits
@@ -49,7 +49,7 @@ class Phases:
             if mechanism is not None and parts[phase] is not None:
                 how = "nothing" if phase == "test" else keep
                 parts[phase] = _holes(parts[phase], mechanism, seed + offset, how)
-        return Splits(**parts)
+        return replace(splits, **parts)
 
     def to_json(self) -> dict[str, str]:
         """Plain values; :func:`parse_phases` is the way back."""

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -22,19 +23,22 @@ from kintsugi import __version__
 from kintsugi.core.catalogue import HOME
 from kintsugi.core.component import Component
 from kintsugi.core.encoder import check_encoders, own_encoders
-from kintsugi.core.errors import ConfigError, KintsugiError, ModelFileError, UnknownName
+from kintsugi.core.errors import ConfigError, DataError, KintsugiError, ModelFileError, UnknownName
 from kintsugi.core.inventory import versions_held
 from kintsugi.core.methods import COMPONENTS, METHODS, SHARED, address, component_class
 from kintsugi.core.pipeline import Pipeline, Recipe
+from kintsugi.core.randomness import private_draws
 from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Clock
 from kintsugi.core.versions import READING
-from kintsugi.io.files import digest, is_temporary, replace_file, taking_turns
+from kintsugi.io.files import NoSuchFile, digest, is_temporary, read_bounded, replace_file, taking_turns
+from kintsugi.io.json_text import read_json
 
 FORMAT = 3
 FORMATS = (1, 2, FORMAT)
 CONFIG = "model.json"
 FIXED_WEIGHTS = "model.safetensors"  # of format 1, whose description has neither their name nor a digest
+MOST_CONFIG = 256 << 20  # bytes: a million categories that a column is known to have take 20 MB
 ATTEMPTS = 20  # readings of a folder that others save to meanwhile, before its weights count as lost
 _WEIGHTS = re.compile(r"model-[0-9a-f]{16}\.safetensors")
 
@@ -125,8 +129,7 @@ def load(
     source = Path(folder)
     config, weights = _read(source)
     _check_encoders(config, encoders or {})
-    # initial weights are drawn, and written over
-    with torch.random.fork_rng(devices=[]), own_encoders(encoders):
+    with private_draws(), own_encoders(encoders):  # initial weights are drawn, and written over
         pipeline = _build(config, source)
     pipeline.own_encoders = dict(encoders or {})
     if config["format"] < 3:  # saved with what only training needs
@@ -167,8 +170,9 @@ def _build(config: Mapping[str, Any], source: Path) -> Pipeline:
             pipeline.recipes[path] = Recipe(kind, _of_today(kind, saved["hyper"]))
     except KintsugiError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ModelFileError(f"{source / CONFIG} does not describe a model ({error}); save the model again") from error
+    except Exception as error:  # of constructors, with whatever arguments the file gives
+        why = str(error)[:200] or type(error).__name__
+        raise ModelFileError(f"{source / CONFIG} does not describe a model ({why}); save the model again") from error
     return pipeline
 
 
@@ -194,7 +198,7 @@ def _part(saved: Mapping[str, Any], schema: Schema, config: Mapping[str, Any], s
         if read is None:
             raise _other_version(config, name, version, now, source)
         hyper = read
-    part: Component = cls(schema, **hyper)  # type: ignore[call-arg]
+    part = cls.build(schema, hyper)
     part.clock = Clock(**saved["clock"])
     return part
 
@@ -326,8 +330,10 @@ def _config(source: Path) -> dict[str, Any]:
         hint = f"; {source} does not exist" if not source.exists() else f": it holds no {CONFIG}"
         raise ModelFileError(f"{source} is not a saved model{hint}")
     try:
-        config: Any = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        config: Any = read_json(read_bounded(path, MOST_CONFIG, "description of a model"), str(path))
+    except NoSuchFile:  # superseded by nothing: somebody removed the model meanwhile
+        raise ModelFileError(f"{source} is not a saved model: it holds no {CONFIG}") from None
+    except DataError as error:
         raise ModelFileError(f"{path} is damaged ({error}); save the model again") from error
     version = config.get("format") if isinstance(config, dict) else None
     if version not in FORMATS or isinstance(version, bool | float):
@@ -369,11 +375,22 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = _config(source)
         path = source / _weights_name(config, source)
         try:
-            content = path.read_bytes()
-        except FileNotFoundError:  # superseded since the description was read
+            content = read_bounded(path, _most_bytes(config), "file of these weights")
+        except NoSuchFile:  # superseded since the description was read
             continue
+        except DataError as error:
+            raise ModelFileError(f"{error}; or copy the model again") from error
         return config, _weights(path, content, config)
     raise ModelFileError(f"{source} holds no {path.name}; the folder was copied in part")
+
+
+def _most_bytes(config: Mapping[str, Any]) -> int:
+    """Bytes that a file of the weights that are listed can have: numbers of 16 bytes, and the list of them."""
+    try:
+        tensors = {name: math.prod(map(int, shape)) for name, (_, shape) in config["tensors"].items()}
+    except (AttributeError, TypeError, ValueError):  # compared with those of the file afterwards
+        tensors = {}
+    return 1024 + sum(16 * count + len(json.dumps(name)) + 1024 for name, count in tensors.items() if count >= 0)
 
 
 def _weights(path: Path, content: bytes, config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from kintsugi.testing.shelf import SHELF
 from kintsugi.testing.toys import toy
 from kintsugi.training.trainer import Trainer
 
-__all__ = ["Fixture", "toy"]
+__all__ = ["Fixture", "blind", "toy"]
+TOLD = ("data", "splits", "schema", "epochs", "seed", "task", "pipeline", "trained", "train", "batch", "world")
 
 
 @dataclass
@@ -110,3 +111,30 @@ class Fixture:
         data = getattr(self.splits, part)
         batch: Batch = data.batch(torch.arange(rows))
         return batch
+
+
+def blind(fixture: Fixture) -> _Blind:
+    """The same fixture for those who state claims: it does not tell whether the mechanism is there, which is to be measured."""
+    return _Blind(fixture)
+
+
+class _Blind:
+    """Gives and takes what :class:`kintsugi.core.fixture.Fixture` names, and nothing else."""
+
+    def __init__(self, fixture: Fixture) -> None:
+        object.__setattr__(self, "_fixture", fixture)
+
+    def world(self, **world: Any) -> _Blind:
+        return _Blind(self._fixture.world(**world))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in TOLD:
+            raise AttributeError(
+                f"a fixture does not tell {name!r} to those who state claims; it has {', '.join(TOLD)}"
+            )
+        return getattr(self._fixture, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in TOLD:
+            raise AttributeError(f"a fixture has no {name!r} to set; it has {', '.join(TOLD)}")
+        setattr(self._fixture, name, value)

@@ -178,6 +178,10 @@ def restored_in_training_too(cls: type[Component]) -> None:
     if pipeline.restore is None:
         return
     batch = _damaged(everything(data_for(cls, absent=0.3)).rows(torch.arange(48)))
+    own = batch.map(torch.clone)
+    pipeline.eval().restored(own)
+    for name in sorted(batch.names):
+        hold(same(own.inputs[name], batch.inputs[name]), f"restore() changes {name} in place; the caller still needs it")
     in_use = _mended(batch, _shown(pipeline.eval(), batch, training=False))
     in_training = _mended(batch, _shown(pipeline.train(), batch, training=True))
     pipeline.eval()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kintsugi.core.claims import Claim
 from kintsugi.core.component import Component
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.task import TASKS
-from kintsugi.testing.fixture import Fixture
+from kintsugi.testing.fixture import Fixture, blind
 from kintsugi.testing.holding import hold, on_every_task, place_of
 from kintsugi.testing.promises_of_answers import every_subset
 from kintsugi.testing.trials import ask, everything, run_of
@@ -82,6 +83,10 @@ def claims_hold(cls: type[Component]) -> None:
         hold(
             name in ablated, f"on the ablation nothing is said of {name!r}: state the claim there too, with its figure"
         )
+        hold(
+            math.isfinite(ablated[name].figure),
+            f"on the ablation {name!r} has no figure ({ablated[name].figure}): measure there what is claimed of the method",
+        )
         hold(not ablated[name].holds, f"the ablation keeps the claim {ablated[name]}, so it tests nothing")
 
 
@@ -98,7 +103,7 @@ def stated(cls: type[Component], ablated: bool = False, seed: int = 0) -> dict[s
     where = "on the ablation" if ablated else "on the method"
     claims: dict[str, Claim] = {}
     try:
-        for claim in cls.claims(Fixture(cls, ablated, seed=seed)):
+        for claim in cls.claims(blind(Fixture(cls, ablated, seed=seed))):
             hold(isinstance(claim, Claim), f"{where} it yields {claim!r}, which is no Claim")
             hold(claim.name not in claims, f"two claims are called {claim.name!r}")
             claims[claim.name] = claim

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
-from kintsugi.core.errors import ModelFileError
+from kintsugi.core.errors import KintsugiError, ModelFileError
 from kintsugi.core.stage import Clock
-from kintsugi.io.files import digest, replace_file, sweep
+from kintsugi.io.files import digest, read_bounded, replace_file, sweep
 from kintsugi.io.saved_models import fill
 
 NAME = "checkpoint"
+MOST_BYTES = (
+    256 << 30
+)  # of a file: 16 billion numbers of 32 bits four times, as weights, both of Adam's means, and the best
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Checkpoint:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            content = path.read_bytes()
+            content = read_bounded(path, MOST_BYTES, "checkpoint")
             self.tensors = load_tensors(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             facts = json.loads(header["__metadata__"]["kintsugi"])
@@ -95,13 +97,32 @@ class Checkpoint:
             self.groups, self.clocks = facts["groups"], facts["clocks"]
         except ModelFileError:
             raise
-        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ModelFileError(f"{path} is damaged ({error}); delete it to train from the start") from error
+        except Exception as error:  # the parsers of safetensors and JSON, and whatever their values do not fit
+            raise ModelFileError(
+                f"{path} is damaged ({str(error)[:200] or type(error).__name__}); delete it to train from the start"
+            ) from error
 
     def restore_run(
         self, pipelines: Sequence[nn.Module], optimizer: torch.optim.Optimizer | None
     ) -> dict[str, Tensor] | None:
-        """Put every weight, the optimiser and the random state back; the best weights so far are returned."""
+        """Put every weight, the optimiser and the random state back; the best weights so far are returned.
+
+        Raises:
+            ModelFileError: it is of another training than this one.
+        """
+        try:
+            return self._restore_run(pipelines, optimizer)
+        except KintsugiError:
+            raise
+        except Exception as error:  # torch, of what does not fit
+            raise ModelFileError(
+                f"{self.path} does not fit this training ({str(error)[:200] or type(error).__name__}); "
+                "delete it to start anew"
+            ) from error
+
+    def _restore_run(
+        self, pipelines: Sequence[nn.Module], optimizer: torch.optim.Optimizer | None
+    ) -> dict[str, Tensor] | None:
         for i, pipeline in enumerate(pipelines):
             self._fill(pipeline, f"pipeline.{i}.")
             for (_, part), clock in zip(pipeline.named_components(), self.clocks[i], strict=True):  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.methods import PLAIN
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.stage import Stage, table_and_rows
+from kintsugi.core.task import Task
 from kintsugi.data.dataset import Dataset
 from kintsugi.training.views import get_view
 
@@ -41,18 +43,61 @@ def check(pipeline: Pipeline, data: Splits) -> None:
         if not len(labelled):
             raise DataError(f"{train.name}: every label of the training rows is missing")
         task.check_training(labelled, train.name)
+    if not len(data.val):
+        raise DataError(f"{data.val.name}: there are no validation rows, by which the epoch is chosen")
+    _check_alike("validation table", data.val, train, task)
     if data.auxiliary is not None:
-        _check_auxiliary(pipeline, data.auxiliary, train)
+        _check_alike("auxiliary table", data.auxiliary, train, task)
+        _check_auxiliary(pipeline, data.auxiliary)
     _check_modalities(pipeline, data)
+    _check_strategies(pipeline)
     empty = int((~train.present.any(1)).sum())
     if empty:
         warnings.warn(f"{train.name}: {empty} training rows hold nothing at all and are left out", stacklevel=3)
-    if isinstance(train, Dataset) and train.damage.keep == "truth":
-        blind = [card.key for card in cards_of(pipeline) if not card.sees_hidden]
-        if blind:
+    for rows in (train, data.val, data.auxiliary):
+        _check_hidden(pipeline, rows)
+
+
+def _check_alike(what: str, rows: Data, train: Data, task: Task) -> None:
+    if rows.schema.modalities != train.schema.modalities:
+        raise ConfigError(
+            f"the {what} ({rows.name}): read otherwise than the training rows; the same modalities are needed, some of them "
+            "absent in every row if need be"
+        )
+    reason = None if rows.target is None else task.same_meaning(rows.schema.task)
+    if reason is not None:
+        raise ConfigError(f"the {what}: {rows.name} {reason}; read it with the reading of the training rows")
+
+
+def _check_hidden(pipeline: Pipeline, rows: Data | None) -> None:
+    """What a simulator hid and kept as truth is for methods alone whose card says so."""
+    if not isinstance(rows, Dataset) or rows.damage.keep != "truth":
+        return
+    cards = cards_of(pipeline)
+    blind = [card.key for card in cards if not card.sees_hidden] or ([] if cards else [type(pipeline.model).__name__])
+    if blind:
+        raise ConfigError(
+            f"{rows.name} keeps what was hidden as truth, but {', '.join(blind)} must not see it: no card says "
+            'sees_hidden; use with_missing(..., keep="nothing")'
+        )
+
+
+def _check_strategies(pipeline: Pipeline) -> None:
+    """A stage moves the parameters of its own component, so those of a strategy would never move; and what is let go after
+    training has to be built again for the next one."""
+    served = pipeline.served()
+    for path, component in pipeline.named_components():
+        parameters = inspect.signature(type(component).__init__).parameters.values()
+        if path not in served and any(p.kind is p.VAR_POSITIONAL and component.hyper.get(p.name) for p in parameters):
             raise ConfigError(
-                f"the training data keeps what was hidden as truth, but {', '.join(blind)} must not see it: its card does "
-                'not say sees_hidden; use with_missing(..., keep="nothing")'
+                f"{path}: {type(component).__name__} takes a list of arguments without names, by which it cannot be built "
+                "again for another training; give each a name"
+            )
+    for strategy in pipeline.strategies:
+        if any(p.requires_grad for p in strategy.parameters()):
+            raise ConfigError(
+                f"{type(strategy).__name__} has parameters of its own, which no stage moves: make what learns a shared "
+                "component, Pipeline(shared={...}), and train it in fit, or a part of the model"
             )
 
 
@@ -61,19 +106,14 @@ def cards_of(pipeline: Pipeline) -> list[Card]:
     return [component.card for _, component in pipeline.named_components() if hasattr(component, "card")]
 
 
-def _check_auxiliary(pipeline: Pipeline, auxiliary: Data, train: Data) -> None:
-    if auxiliary.schema.modalities != train.schema.modalities:
-        raise ConfigError(
-            f"the auxiliary table {auxiliary.name} is read otherwise than the training rows: it has to have the same "
-            "modalities, some of them absent in every row if need be"
-        )
+def _check_auxiliary(pipeline: Pipeline, auxiliary: Data) -> None:
     named = (rows for _, stage in pipeline.stages() for rows in (stage.rows, stage.auxiliary) if rows is not None)
     read = any(table_and_rows(rows)[0] == "auxiliary" for rows in named)
     read |= any(component.reads_auxiliary for _, component in pipeline.named_components())
     if not read:
         raise ConfigError(
-            f"{title(pipeline)} reads no auxiliary table: none of its stages names one, and no component says "
-            "reads_auxiliary; leave auxiliary out"
+            f"{title(pipeline)} reads no auxiliary table ({auxiliary.name} was given): none of its stages names one, and no "
+            "component says reads_auxiliary; leave auxiliary out"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -17,6 +18,7 @@ from kintsugi.core.data import Data, Splits
 from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, NonFiniteLoss
 from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.randomness import DrawWatch
 from kintsugi.core.stage import Stage
 from kintsugi.data.loaders import batches, count, order
 from kintsugi.io.saved_models import fill
@@ -29,6 +31,9 @@ from kintsugi.training.views import get_view
 
 if TYPE_CHECKING:
     from kintsugi.training.trainer import Trainer
+
+GROWN = 1000.0  # times its start: a loss that has grown so far has exploded. Both constants are proposed here.
+LEAST_LOSS = 0.1  # a start below counts as this: a loss that starts at nothing, between equal models, may grow
 
 
 @dataclass
@@ -62,6 +67,8 @@ class FitState:
     runs: int = 0
     touched: list[Pipeline] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    latest: StageRun | None = None  # the stage that was begun last
+    draw_said: bool = False
 
 
 class _LossesOf(nn.Module):
@@ -97,6 +104,10 @@ class StageRun:
         self.epochs, self.select = epochs, select
         self.number = fit.runs
         fit.runs += 1
+        fit.latest = self
+        self.best: dict[str, Tensor] | None = None  # weights and buffers of the best epoch
+        self.first_loss: float | None = None
+        self.watch = DrawWatch(self.at.device)
 
     def run(self) -> None:
         """All of it; nothing but the preparations where it was done before an interruption."""
@@ -136,7 +147,6 @@ class StageRun:
         )
         self.steps = max(1, count(self.rows, self.trainer.batch_size, self.source) // self.at.world)
         self.place = saved.Position(fit.key, self.number, 0)
-        self.best: dict[str, Tensor] | None = None
         if fit.resume is not None and self.number == fit.resume.position.run:
             self.place = fit.resume.position
             self.best = fit.resume.restore_run(fit.touched, self.at.state_of(self.optimizer))
@@ -153,9 +163,13 @@ class StageRun:
             fit.history.append(record)
             self._keep(epoch)
         self.at.settle()
+        self.put_back_best()
+
+    def put_back_best(self) -> None:
+        """The weights of the best epoch, where epochs are chosen; the stage is over."""
         if self.best is not None:
-            _put_back(pipeline, self.best)
-        for _, component in pipeline.named_components():
+            _put_back(self.pipeline, self.best)
+        for _, component in self.pipeline.named_components():
             component.clock.progress = 1.0
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
@@ -171,12 +185,16 @@ class StageRun:
         sums: dict[str, float] = {}
         for i, batch in enumerate(self._batches(epoch)):
             self._tick(epoch, (epoch + i / self.steps) / self.epochs)
+            self._check_draws(epoch, put_back=False)  # rows of a user's own may draw
             losses = self.module(batch)
             self._update(losses, batch, epoch, i)
+            self.watch.begin()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss.detach())
             self.fit.bar.advance(f"epoch {epoch + 1}/{self.epochs}")
+        self.watch.end(put_back=False)
         self.at.gather(pipeline)
+        self._check_growth(sum(sums.values()) / self.steps, epoch)
         record: dict[str, Any] = {"stage": self.stage.name, "run": self.number, "epoch": epoch}
         return record | {f"loss/{name}": total / self.steps for name, total in sums.items()}
 
@@ -191,6 +209,10 @@ class StageRun:
             batch = batch.to(self.at.device) if self.at.moves else batch
             keep = view(batch, draw)
             if keep is not batch.present:
+                if bool((batch.present.any(1) & ~(batch.present & keep).any(1)).any()):
+                    raise ConfigError(
+                        f"the view of stage {self.stage.name!r} takes everything from a row; it has to leave something"
+                    )
                 batch = batch.view(keep)
             if auxiliary is not None:
                 batch = replace(batch, auxiliary=auxiliary.to(self.at.device))
@@ -216,10 +238,14 @@ class StageRun:
             observer(Losses(self.stage, self.number, epoch, batch, losses, self.moving))
         if not total.requires_grad:
             raise ConfigError(f"stage {name!r}: its losses reach none of the parameters that it moves")
+        if self.first_loss is None:
+            self.first_loss = float(total.detach())
+        self.watch.begin()
         many = self.trainer.accumulate
         group = min(many, self.steps - i // many * many)
         self.at.backward(total / group)
         if i + 1 != self.steps and (i + 1) % many:
+            self._check_draws(epoch, put_back=True)
             return
         if self.trainer.clip:
             self.at.clip(self.module, self.wrapped, self.moving, self.trainer.clip)
@@ -228,8 +254,37 @@ class StageRun:
             parameters["lr"] = rate
         self.wrapped.step()
         self.wrapped.zero_grad()
+        self._check_draws(epoch, put_back=True)
         for _, component in self.pipeline.named_components():
             component.on_update()
+
+    def _check_draws(self, epoch: int, put_back: bool) -> None:
+        """Say once a fit that something else drew; ``put_back``: what it drew is undone.
+
+        Draws while the model computes its losses cannot be told from the model's own. Between these, backward, the
+        optimiser's step and the reading of rows draw nothing.
+        """
+        if self.watch.end(put_back) and not self.fit.draw_said:
+            self.fit.draw_said = True
+            warnings.warn(
+                f"something beside the training drew from torch's global random generator, or seeded it, in stage "
+                f"{self.stage.name!r}, epoch {epoch + 1}: another thread of this process, or rows that draw when they are "
+                "read. The same seed may give other weights the next time. Draw from a torch.Generator of your own there, or "
+                "wait until the training has ended",
+                stacklevel=2,
+            )
+
+    def _check_growth(self, mean: float, epoch: int) -> None:
+        """Say once a stage that its loss has exploded."""
+        if self.first_loss is None or mean <= GROWN * max(abs(self.first_loss), LEAST_LOSS):
+            return
+        warnings.warn(
+            f"the loss of stage {self.stage.name!r} was {self.first_loss:.4g} in its first batch and {mean:.4g} in the mean of "
+            f"epoch {epoch + 1}: training diverges. Lower the learning rate ({self.trainer.lr:g}), or clip harder "
+            f"({self.trainer.clip:g})",
+            stacklevel=2,
+        )
+        self.first_loss = math.inf
 
     # choosing and keeping --------------------------------------------------------------------------------------
     def _choose(self, record: dict[str, Any]) -> None:
@@ -289,9 +344,10 @@ def validate(pipeline: Pipeline, data: Data, device: torch.device | str = "cpu")
         return math.nan, 1, name
     with evaluating(pipeline):
         for batch in data.batches(512, rows):
-            batch = pipeline.restored(batch.to(device))
+            batch = batch.to(device)
             assert batch.target is not None
-            metric.update(*task.match(task.probabilities(model(batch).output.float()), batch.target))
+            output = model(pipeline.restored(batch.unlabelled())).output.float()
+            metric.update(*task.match(task.probabilities(output), batch.target))
     return float(metric.compute()), 1 if metric.higher_is_better else -1, name
 
 

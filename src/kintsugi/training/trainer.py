@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,9 +15,10 @@ from torch import nn
 from kintsugi.core.component import Component
 from kintsugi.core.data import Data, Splits
 from kintsugi.core.encoder import UserEncoder, own_encoders
-from kintsugi.core.errors import ConfigError, DataError
+from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss
 from kintsugi.core.methods import address
 from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.randomness import fork_rng_in_turn
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Strategy
 from kintsugi.data.content import content_digest, structure_digest
@@ -92,6 +94,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.observers: list[Observer] = []  # asked about every batch, before anything moves
         self._fit: FitState | None = None
+        self._spared: Callable[[], Pipeline] | None = None  # gives what keep_best is for
 
     # the whole of it -------------------------------------------------------------------------------------------
     def fit(self, pipeline: Pipeline, data: Splits, *, strip: bool = True) -> Pipeline:
@@ -104,45 +107,83 @@ class Trainer:
 
         Raises:
             DataError: rows that a stage needs are not there, or a modality is absent in all training rows.
-            NonFiniteLoss: with the rows of the batch.
+            NonFiniteLoss: with the rows of the batch; :meth:`keep_best` gives the best epoch before it.
+
+        Layers draw their initial weights and their dropout from torch's global generator, which this seeds and puts back
+        afterwards. So the fits of one process take turns: a second one in another thread waits until the first has ended.
+        Loading a model neither waits nor draws. What else draws from that generator meanwhile, or seeds it, is looked for
+        between the steps and said in a warning.
         """
+        self._spared = None
         check(pipeline, data)
         own = own_encoders(pipeline.own_encoders)  # for models that a component makes on the way
-        with own, torch.random.fork_rng(devices=[]):
+        with own, fork_rng_in_turn():
             torch.manual_seed(self.seed)
             pipeline.begin_training()
         check_stages(pipeline, data)
         data = _ready(pipeline, data)
         fit = self._start(pipeline, data)
-        prior = pipeline.schema.task.prior(data.train)
-        pipeline.model.prior.copy_(prior.reshape(pipeline.model.prior.shape))
+        flags = [(p, p.requires_grad) for p in pipeline.parameters()]
+        _set_prior(pipeline, data)
         cuda = [fit.at.device] if fit.at.device.type == "cuda" else []
-        with own_encoders(pipeline.own_encoders), torch.random.fork_rng(devices=cuda), fit.bar:
+        with own_encoders(pipeline.own_encoders), fork_rng_in_turn(cuda), fit.bar:
             torch.manual_seed(self.seed)
+            owner: Any = next(
+                (s for s in cast("list[Strategy]", pipeline.strategies) if type(s).fit is not Strategy.fit), None
+            )
             try:
-                owner: Any = next(
-                    (s for s in cast("list[Strategy]", pipeline.strategies) if type(s).fit is not Strategy.fit), None
-                )
                 if owner is None:
                     self._run_stages(pipeline, data)
                 else:
                     owner.fit(self, pipeline, data)
-                pipeline.finish(strip)
-                pipeline.eval()
-                with torch.no_grad():
-                    settle(pipeline, data)
-                    pipeline.calibrate(data)
+                _finish(pipeline, data, strip)
             except BaseException as stop:
                 if isinstance(stop, KeyboardInterrupt):
                     stop.add_note(self._how_to_resume(fit))
+                if isinstance(stop, NonFiniteLoss) and owner is None:
+                    self._offer_best(fit, pipeline, data, strip, stop)
                 if fit.at.in_pieces:
                     stop.add_note("The weights are in pieces, one in each process: make the model anew.")
                 raise
             finally:
                 self._fit = None
+                for p, flag in flags:  # what was frozen on the way can learn in another training
+                    p.requires_grad_(flag)
         if fit.at.rank == 0:
             saved.discard(fit.folder)
         return pipeline
+
+    def _offer_best(self, fit: FitState, pipeline: Pipeline, data: Splits, strip: bool, stop: NonFiniteLoss) -> None:
+        """Keep the best epoch for :meth:`keep_best`, where one has ended and nothing but the stage that failed was left."""
+        run = fit.latest
+        if run is None or run.best is None or run.pipeline is not pipeline or fit.at.world > 1:
+            stop.add_note("No epoch whose weights could be kept had ended.")
+            return
+        if run.number + 1 < len(pipeline.stages()):
+            stop.add_note("Stages after this one have not been trained, so there is nothing to keep.")
+            return
+        self._spared = lambda: _finish_best(pipeline, data, strip, run, self.seed)
+        stop.add_note(
+            f"The best epoch before that can be had: keep_best() of the trainer or the estimator (validation score "
+            f"{run.place.best:.4g}, {run.place.epoch} epochs done)."
+        )
+
+    def keep_best(self) -> Pipeline:
+        """After a :class:`~kintsugi.core.errors.NonFiniteLoss`: the pipeline as its best epoch before that left it.
+
+        It is finished and calibrated as at the end of :meth:`fit`. Where a process ended meanwhile, the same call of
+        ``fit`` with the same ``checkpoint`` comes to the error again without the epochs before.
+
+        Raises:
+            ConfigError: the last ``fit`` did not end so, no epoch had ended, epochs were not validated (``select=False``,
+                or a stage before the last), stages come after it, or a strategy or several processes trained.
+        """
+        if self._spared is None:
+            raise ConfigError(
+                "there is no best epoch to keep: the last fit did not stop at a loss that is not finite after an epoch of its "
+                "last stage that was validated"
+            )
+        return self._spared()
 
     def _start(self, pipeline: Pipeline, data: Splits) -> FitState:
         """Where it runs, and what there is to go on from."""
@@ -171,6 +212,7 @@ class Trainer:
 
     def _run_stages(self, pipeline: Pipeline, data: Splits) -> None:
         check_stages(pipeline, data)
+        _set_prior(pipeline, data)
         pipeline.to(self._running.at.device)
         stages = pipeline.stages()
         last = max((i for i, (path, stage) in enumerate(stages) if path == "model" and not stage.solve), default=-1)
@@ -235,7 +277,7 @@ class Trainer:
         task = pipeline.schema.task
         names = [*names_in(pipeline), f"task {task.key}", "training", "reading"]
         decided = [
-            components, own, versions_of(names, task), data.train.fingerprint, data.val.fingerprint, pipeline.schema.to_json()
+            components, own, versions_of(names, task), data.train.fingerprint, data.val.fingerprint, pipeline.schema.meaning()
         ]  # fmt: skip
         if data.auxiliary is not None:
             decided.append(data.auxiliary.fingerprint)
@@ -247,12 +289,40 @@ class Trainer:
             return "Training was stopped; nothing was kept, since no checkpoint folder was given."
         path = fit.folder / f"{saved.NAME}.safetensors"
         if not path.exists():
-            return "Training was stopped before the first epoch ended; nothing was lost that took long."
+            return (
+                "Training was stopped before the first epoch ended, and nothing was kept: begin with a new pipeline, since the "
+                "weights of this one have moved."
+            )
         return f"Training was stopped; {path} holds the last full epoch. The same call goes on from there."
 
 
+@torch.no_grad()
+def _finish(pipeline: Pipeline, data: Splits, strip: bool) -> None:
+    """What follows the last stage."""
+    pipeline.finish(strip)
+    _set_prior(pipeline, data)  # of a model that took the place of the one that was trained
+    pipeline.eval()
+    with torch.no_grad():
+        settle(pipeline, data)
+        pipeline.calibrate(data)
+
+
+def _finish_best(pipeline: Pipeline, data: Splits, strip: bool, run: StageRun, seed: int) -> Pipeline:
+    with own_encoders(pipeline.own_encoders), fork_rng_in_turn():
+        torch.manual_seed(seed)
+        run.put_back_best()
+        _finish(pipeline, data, strip)
+    return pipeline
+
+
+def _set_prior(pipeline: Pipeline, data: Splits) -> None:
+    """What the model answers where nothing is there, from the training rows."""
+    prior = pipeline.schema.task.prior(data.train)
+    pipeline.model.prior.copy_(prior.reshape(pipeline.model.prior.shape))
+
+
 def _ready(pipeline: Pipeline, data: Splits) -> Splits:
-    """In memory where they are small; with the identity of rows where a method reads other rows."""
+    """In memory where they are small; with the identity of rows where a method reads other rows; without test rows."""
     reads_rows = any(card.reference for card in cards_of(pipeline))
 
     def ready(rows: Data) -> Data:
@@ -260,7 +330,7 @@ def _ready(pipeline: Pipeline, data: Splits) -> Splits:
         return rows.identified() if reads_rows else rows
 
     auxiliary = None if data.auxiliary is None else ready(data.auxiliary)
-    return Splits(ready(data.train), ready(data.val), data.test, auxiliary)
+    return Splits(ready(data.train), ready(data.val), auxiliary=auxiliary)
 
 
 def _component_name(component: Component) -> str:

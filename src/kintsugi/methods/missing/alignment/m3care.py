@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Schema, Splits, Step, ablation_of, claims_of, difference,
-    every_subset, register,
+    Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Schema, Splits, Stage, Step, ablation_of, claims_of,
+    difference, every_subset, register,
 )  # fmt: skip
 from kintsugi.layers.mlp import mlp
 from kintsugi.layers.neighbours import NeighbourBank, NeighbourGraph, evenly_spread, with_latents
@@ -27,14 +27,15 @@ from kintsugi.losses.distance import norm_gap
         faithful=(
             "likeness in modalities that both rows have; the task trains kernels and threshold; what is above stays as is",
             "two graph convolutions from rows with a modality; their vector stands in for a latent, or a gate mixes it in",
-            "two attention blocks over one token a modality; a penalty keeps the norm of the learned maps",
+            "two attention blocks, the second of one head, and a ReLU after each; a penalty keeps the norm of the learned maps",
         ),
         simplified=(
             "in use the senders are stored training rows and never the batch, on which answers of the release depend",
             "senders are masked by column; the release masks receivers too, and rows without a modality get one constant",
             "rows of the graph are divided by their sums, where stored rows count for as many as a training batch had",
             "normalisation, bandwidth and penalty are of rows that have the modality; the release reads absent slots",
-            "any modality may be absent; blocks normalise their inputs; dropout before the head only; encoders by kind",
+            "blocks over one token a modality, with norms and 2 d GELU; the release: all tokens of a text, no norm, 4 d ReLU",
+            "any modality may be absent, each has its own maps; dropout before the head only; encoders by kind",
         ),
         claims=(
             "a stand-in follows the stored latent of the most similar row that has the modality",
@@ -43,7 +44,8 @@ from kintsugi.losses.distance import norm_gap
             "the bank holds the training rows as the final weights encode them",
             "the penalty is the change of norm of all latents of a modality, summed over modalities",
         ),
-        premise="rows miss modalities in training too, and rows that are alike in one modality are alike in the others",
+        premise="rows miss modalities in training too, and rows alike in one modality are alike in the others; labels do not "
+        "reach every group of such rows: where they do, a map that is learned from what is there is as good",
         confidence="high",
         defaults_from="the released notebook for ODIR; theta from that for OV, since small tables have few pairs above 0.88",
         reference=True,
@@ -88,6 +90,9 @@ class M3Care(Model):
             gaps = [norm_gap(learned, x) for learned, x in self.graph.mapped(features.pooled(), features.present)]
             losses["stabiliser"] = self.reg_weight * torch.stack(gaps).sum()
         return Step(losses, prediction)
+
+    def prepare(self, data: Splits, stage: Stage) -> None:
+        self.bank.batch_rows.fill_(1)
 
     def settle(self, data: Splits) -> None:
         rows = evenly_spread(data.train.positions("all"), self.stored)

@@ -250,9 +250,13 @@ def _gap_to_means(model: Any, train: Any, encoders: nn.ModuleDict) -> float:
     gaps = []
     for name, stream in streams.items():
         centres, x = model.get_buffer(f"centres_{name}"), stream.pooled()
-        nearest = torch.cdist(x, centres).argmin(1)
-        means = torch.stack([x[nearest == k].mean(0) for k in range(len(centres))])
-        gaps.append(float((means - centres).abs().nan_to_num(torch.inf).max()))
+        distances = torch.cdist(x, centres)
+        nearest = distances.argmin(1)
+        own = [
+            x[nearest == k] if bool((nearest == k).any()) else x[distances[:, k].argmin()][None]
+            for k in range(len(centres))
+        ]
+        gaps.append(float((torch.stack([rows.mean(0) for rows in own]) - centres).abs().max()))
     return max(gaps)
 
 

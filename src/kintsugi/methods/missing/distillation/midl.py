@@ -72,7 +72,7 @@ class MiDl(Monitor):
 
     def answer(self, batch: Batch, inner: Answer) -> Prediction:
         prediction = inner(batch)
-        complete = self.host.columns(batch).all(1)
+        complete = self.host.columns(batch.where(batch.observed)).all(1)  # what a restorer filled was not seen
         if bool(complete.any()):
             self.adapt(batch.rows(complete))
         return prediction
