@@ -230,7 +230,8 @@ def test_a_cell_that_cannot_be_used_stops_or_is_left_out_and_listed(
     table = tolerant(frame, model)
     told = model.explain(table)
     gone = ~told[[f"{n}_present" for n in NAMES]].to_numpy()
-    assert np.argwhere(gone).tolist() == [[3, NAMES.index(name)]]
+    a_part = column == "age" or (column == "pulse" and words.startswith("infinity"))  # one cell or step, masked alone
+    assert np.argwhere(gone).tolist() == ([] if a_part else [[3, NAMES.index(name)]])
     assert np.array_equal(told[[f"{n}_used" for n in NAMES]].to_numpy(), ~gone)
     (problem,) = table.problems
     assert (problem.row, problem.modality) == (3, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from kintsugi.bench import Store, StoreError, Trial
+from kintsugi.bench import Store, StoreError, Trial, outside
 from kintsugi.bench.outside import add_outside, give_out
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.evaluation.protocols import CLEAN, Condition, Protocol
@@ -165,7 +166,7 @@ def changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("origin/date", "31.1.2026", "origin.date: '31.1.2026': should be a day such as 2026-01-31"),
         ("origin/date", "20260131", "origin.date: '20260131': should be a day such as 2026-01-31"),
         ("seed", 0.5, "seed: 0.5: input should be a valid integer"),
-        ("seed", 2**70, "seed 1180591620717411303424 of trial 'their_fusion' does not fit 64 bits"),
+        ("seed", 2**70, "seed: 1180591620717411303424 is a number beyond 64 bits"),
         ("parameters/width", float("nan"), "parameters.width is nan"),
         ("versions/origin", "me", "versions.origin: say it under origin.by"),
         ("format", 3, "format is 3; this version of kintsugi reads 1 and 2"),
@@ -213,6 +214,14 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         ("[1]", "expected an object with the fields format, origin, dataset"),
         ('{"format": 1, "format": 1}', "the field 'format' stands twice in one object"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"parameters": {"a": ' + "[" * 300 + "]" * 300 + "}}", "nested too deeply"),
+        ('{"seed": ' + "3" * 4301 + "}", "RESULT.json: not JSON as it is read here"),
+        ('{"method": "\\udc80"}', r"RESULT.json: method: '\\udc80' has half of a surrogate pair"),
+        ('{"parameters": {"\\ud83d": 1}}', "RESULT.json: parameters: .* has half of a surrogate pair"),
+        (
+            '{"results": [{"n": 9223372036854775808}]}',
+            r"results\[0\]\.n: 9223372036854775808 is a number beyond 64 bits",
+        ),
     ],
 )
 def test_what_is_no_such_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -222,11 +231,23 @@ def test_what_is_no_such_file_is_refused(text: str, said: str, tmp_path: Path) -
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "runs")
-    with pytest.raises(DataError, match=r"none\.json cannot be read"):
+    with pytest.raises(DataError, match=r"none\.json does not exist"):
         add_outside(store, tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"bytes\.json cannot be read"):
         add_outside(store, tmp_path / "bytes.json")
+
+
+def test_a_result_is_a_regular_file_of_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, file = Store.open(tmp_path / "runs"), written(tmp_path, example())
+    monkeypatch.setattr(outside, "MOST_BYTES", file.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"RESULT\.json has .* bytes; as a result at most"):
+        add_outside(store, file)
+    monkeypatch.setattr(outside, "MOST_BYTES", file.stat().st_size)
+    add_outside(store, file)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DataError, match="Is a FIFO"):
+        add_outside(store, tmp_path / "fifo")
 
 
 # writing ------------------------------------------------------------------------------------------------------------

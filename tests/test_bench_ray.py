@@ -440,3 +440,123 @@ def test_where_nothing_runs_it_is_said_once(tmp_path: Path, capsys: pytest.Captu
             flight.started = 1.0
             fleet._say_where_nothing_runs()
             assert fleet.at_work > time.monotonic() - module.QUIET_SECONDS
+
+
+# a cluster that is its user's alone ---------------------------------------------------------------------------------
+class Starting:
+    """What joining asks of Ray; notes how things stand when a cluster is started."""
+
+    def __init__(self, token: Path) -> None:
+        self.token, self.seen = token, {}
+        self.exceptions = SimpleNamespace()
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **options: Any) -> None:
+        import ray._private.ray_constants as constants
+
+        umask = os.umask(0)
+        os.umask(umask)
+        if not self.token.exists():  # as Ray writes it
+            self.token.parent.mkdir(exist_ok=True)
+            self.token.write_text("secret")
+        self.seen = {
+            "umask": umask, "clusters": constants.ENABLE_RAY_CLUSTER, "mode": self.token.stat().st_mode & 0o777, **options
+        }  # fmt: skip
+
+    def shutdown(self) -> None:
+        self.seen["shut"] = True
+
+
+@pytest.fixture
+def home_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home folder of its own, under a umask that lets everybody read."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    umask = os.umask(0o022)
+    yield tmp_path
+    os.umask(umask)
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["made by Ray", "left by a version before"])
+def test_the_token_of_a_local_cluster_is_readable_by_its_user_alone(is_there: bool, home_of: Path) -> None:
+    constants = pytest.importorskip("ray._private.ray_constants")
+    before, token = constants.ENABLE_RAY_CLUSTER, home_of / ".ray" / "auth_token"
+    if is_there:
+        token.parent.mkdir()
+        token.write_text("old")
+        token.chmod(0o644)
+    ray = Starting(token)
+    with module._joined(ray, "local", 1):
+        assert os.umask(0o022) == 0o022  # only the cluster is private, not what this process writes
+        assert token.stat().st_mode & 0o777 == 0o600
+    assert ray.seen["umask"] == 0o077
+    assert ray.seen["mode"] == 0o600  # at no moment another
+    assert ray.seen["clusters"] is False
+    assert ray.seen["shut"]
+    assert constants.ENABLE_RAY_CLUSTER is before
+
+
+def test_a_token_elsewhere_is_made_private_too(home_of: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    token = home_of / "mine"
+    token.write_text("old")
+    token.chmod(0o640)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    with module._joined(Starting(token), "local", 1):
+        assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cluster_that_is_joined_is_left_as_it_is(home_of: Path) -> None:
+    constants = pytest.importorskip("ray._private.ray_constants")
+    token = home_of / ".ray" / "auth_token"
+    ray = Starting(token)
+    with module._joined(ray, "auto", 1):
+        pass
+    assert (ray.seen["umask"], ray.seen["clusters"], ray.seen["mode"]) == (0o022, constants.ENABLE_RAY_CLUSTER, 0o644)
+
+
+LISTENING = """
+import json, logging, os, sys
+from pathlib import Path
+import ray
+from kintsugi.bench import on_ray
+
+def listening():
+    own = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # raylet, GCS and workers of this cluster name its folder; this process is the driver
+            if process.name != str(os.getpid()) and folder.encode() not in (process / "cmdline").read_bytes():
+                continue
+            for handle in (process / "fd").iterdir():
+                link = os.readlink(handle)
+                if link.startswith("socket:["):
+                    own[link[8:-1]] = process.name
+        except OSError:
+            continue
+    found = []
+    for family in ("tcp", "tcp6"):
+        for line in Path("/proc/net", family).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in own:
+                found.append(fields[1].split(":")[0])
+    return found
+
+with on_ray._joined(ray, "local", 1):
+    folder = ray._private.worker._global_node.get_session_dir_path()
+    print(json.dumps(listening()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the system does not say who listens where")
+def test_a_local_cluster_listens_on_the_loopback_address_alone(home_of: Path) -> None:
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=180, check=True, env=dict(os.environ)
+    )
+    addresses = json.loads(done.stdout.splitlines()[-1])
+    assert len(addresses) >= 3
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

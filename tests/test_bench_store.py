@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -9,8 +10,10 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -22,7 +25,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kintsugi.bench import Store, StoreError, Trial, facts, packing, trial_hash, workers
+from kintsugi.bench import Store, StoreError, Trial, export, facts, packing, trial_hash, workers
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.evaluation.protocols import Condition, Protocol
 from kintsugi.evaluation.results import Results
@@ -404,3 +407,147 @@ def test_facts_of_a_data_set() -> None:
 @pytest.mark.parametrize(("high", "kind"), [(1, "uint8"), (255, "uint8"), (256, "uint16"), (65536, "uint32")])
 def test_classes_take_the_smallest_type(high: int, kind: str) -> None:
     assert str(packing.pack({"clean": torch.tensor([0, high])}, TRIAL)["clean"].dtype) == kind
+
+
+# where nothing can be written ---------------------------------------------------------------------------------------
+@contextmanager
+def nothing_to_be_written(folder: Path) -> Iterator[None]:
+    """A folder and its files for reading alone, as on a medium that is; also for who may do everything."""
+    nobody, was = 65534, os.geteuid()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    if was == 0:
+        os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        if was == 0:
+            os.seteuid(was)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.fixture
+def archive() -> Iterator[Path]:
+    """A store with one result, in a folder that anybody can look into."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with Store.open(folder / "runs") as store:
+            store.finish(TRIAL, table(TRIAL), classes(TRIAL))
+        yield folder / "runs"
+
+
+def test_a_store_that_nobody_can_write_is_read_as_ever(archive: Path) -> None:
+    with Store.open(archive) as store:
+        before = store.table(), store.counts(), store.outcomes(TRIAL)
+    with nothing_to_be_written(archive), Store.open(archive, create=False) as store:
+        assert store.counts() == before[1] == {"done": 1}
+        pd.testing.assert_frame_equal(store.table(), before[0])
+        assert {name: list(values) for name, values in store.outcomes(TRIAL).items()} == {
+            name: list(values) for name, values in before[2].items()
+        }
+        assert store.check() == []
+        assert [record.state for record in store.records()] == ["done"]
+        with pytest.raises(StoreError, match="cannot be opened for writing"):
+            store.add(trials(3))
+    assert sorted(path.name for path in archive.iterdir()) == ["runs.sqlite", "trials"]
+
+
+def test_a_store_that_nobody_can_write_and_a_killed_process_left_says_what_to_do(archive: Path) -> None:
+    log = archive / "runs.sqlite-wal"
+    store = Store.open(archive)
+    store.add(trials(3))
+    kept = {path.name: path.read_bytes() for path in archive.iterdir() if path.is_file()}
+    assert len(kept[log.name]) > 0
+    store.close()
+    for name in ("runs.sqlite", log.name):  # without the index of the log, as copies of a folder often are
+        (archive / name).write_bytes(kept[name])
+    with nothing_to_be_written(archive), pytest.raises(StoreError, match=r"runs\.sqlite-wal.*copy the folder to where"):
+        Store.open(archive, create=False)
+    with Store.open(archive, create=False) as store:  # where it can be merged, it is
+        assert store.counts() == {"done": 1, "pending": 3}
+
+
+def test_what_is_no_store_is_none_where_it_cannot_be_written_either(archive: Path) -> None:
+    (archive / "runs.sqlite").write_bytes(b"")
+    with nothing_to_be_written(archive), pytest.raises(StoreError, match="holds nothing yet, and cannot be written"):
+        Store.open(archive, create=False)
+    (archive / "runs.sqlite").write_bytes(b"no database" * 500)
+    with nothing_to_be_written(archive), pytest.raises(StoreError, match=r"damaged.*salvage"):
+        Store.open(archive, create=False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_export_to_a_full_disk_names_the_file_and_asks_for_no_other_run(
+    ending: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    store = Store.open(tmp_path / "runs")
+    store.finish(TRIAL, table(TRIAL))
+    monkeypatch.setattr(export, "replace_file", full)
+    with pytest.raises(StoreError, match=rf"results\.{ending}: the disk is full; the file was not written") as caught:
+        store.export(tmp_path / f"results.{ending}")
+    assert "run the trial again" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["protocol", "versions", "parameters", "process"])
+def test_reading_a_damaged_store_names_the_remedy(damage: str, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "runs") as store:
+        store.claim(TRIAL)
+        if damage != "process":
+            store.finish(TRIAL, table(TRIAL))
+    db = sqlite3.connect(tmp_path / "runs" / "runs.sqlite")
+    db.executescript("DROP TRIGGER results_stay; DROP TRIGGER done_stays;")
+    db.execute(
+        {
+            "protocol": "UPDATE texts SET text = '{' WHERE id = (SELECT protocol FROM trials)",
+            "versions": "UPDATE texts SET text = '[1' WHERE id = (SELECT versions FROM trials)",
+            "parameters": "UPDATE trials SET parameters = '5'",
+            "process": "UPDATE trials SET process = '{'",
+        }[damage]
+    )
+    db.commit()
+    db.close()
+    uses: list[Callable[[Store], Any]] = [lambda s: s.claim(TRIAL)] if damage == "process" else [
+        lambda s: s.table(), lambda s: list(s.records()),
+    ]  # fmt: skip
+    for use in uses:
+        with Store.open(tmp_path / "runs", create=False) as store, pytest.raises(StoreError, match="--salvage"):
+            use(store)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_store_with_damaged_bytes_is_read_or_is_one_error(seed: int, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "runs") as store:
+        store.finish(TRIAL, table(TRIAL), classes(TRIAL), {"training": {"seconds": 1.0}})
+        store.claim(replace(TRIAL, seed=9))
+    file, draw = tmp_path / "runs" / "runs.sqlite", Random(seed)
+    content = bytearray(file.read_bytes())
+    for _ in range(draw.choice([1, 10, 100])):
+        content[draw.randrange(len(content))] = draw.randrange(256)
+    content[100 + draw.randrange(2000)] ^= 1 << draw.randrange(8)  # the page of the schema, which SQLite's errors quote
+    file.write_bytes(content)
+    try:
+        with Store.open(tmp_path / "runs", create=False) as store:
+            store.table()
+            store.export(tmp_path / "all.csv")
+            damage = store.check()
+            store.claim(replace(TRIAL, seed=9))
+    except StoreError as error:
+        damage = [str(error)]
+    assert all(isinstance(line, str) and line for line in damage)
+
+
+def test_a_result_of_another_type_is_damage(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "runs") as store:
+        store.finish(TRIAL, table(TRIAL))
+    db = sqlite3.connect(tmp_path / "runs" / "runs.sqlite")
+    db.execute("UPDATE texts SET text = x'00ff' WHERE text = 'accuracy'")
+    db.commit()
+    db.close()
+    with Store.open(tmp_path / "runs") as store, pytest.raises(StoreError, match="--salvage"):
+        store.table()

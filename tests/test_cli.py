@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
@@ -22,6 +24,7 @@ import yaml
 from typer.testing import CliRunner
 
 import kintsugi as kg
+from kintsugi import cli
 from kintsugi.cli import app
 from kintsugi.core.card import Card
 from kintsugi.core.methods import METHODS
@@ -750,3 +753,53 @@ def test_a_command_leaves_no_trace_in_the_process(home: Path, model: Path) -> No
     state = torch.get_rng_state()
     assert Told("predict", model, home / "test.csv").status == 0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# what a terminal cannot show, and names that say something else ------------------------------------------------------
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+def test_a_terminal_that_is_not_utf_8_loses_nothing(encoding: str, home: Path, model: Path, tmp_path: Path) -> None:
+    csv, html = tmp_path / "results.csv", tmp_path / "report.html"
+    words = ["evaluate", model, home / "test.parquet", "-p", "clean", "--csv", csv, "--html", html]
+    done = subprocess.run(
+        [sys.executable, "-m", "kintsugi", *map(str, words)], capture_output=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert b"accuracy on 18 rows of test" in b" ".join(done.stdout.split())
+    assert kg.Results.from_csv(csv).table["condition"].unique().tolist() == ["clean"]
+    assert html.read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+def test_results_are_in_their_files_before_a_line_is_shown(
+    home: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("rich.console.Console.print", closed)
+    with pytest.raises(OSError, match="Input/output"):
+        Told("evaluate", model, home / "test.parquet", "-p", "clean", "--csv", tmp_path / "results.csv")
+    assert len(kg.Results.from_csv(tmp_path / "results.csv").table) > 0
+
+
+def test_predictions_go_into_a_pipe_as_they_go_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"row": [0, 1], "prediction": ["größer", "≥ 3 日"]})
+    cli._write(frame, tmp_path / "p.csv")
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe, encoding="ascii", errors="replace"))
+    cli._write(frame, tmp_path / "p.csv.gz")
+    assert gzip.decompress((tmp_path / "p.csv.gz").read_bytes()) == (tmp_path / "p.csv").read_bytes()
+    cli._write(frame, None)
+    sys.stdout.flush()
+    assert pipe.getvalue() == (tmp_path / "p.csv").read_bytes()
+    assert pipe.getvalue().decode() == "row,prediction\n0,größer\n1,≥ 3 日\n"
+
+
+@pytest.mark.parametrize("name", ["p.xlsx", "p.XLS", "p.json", "p.tsv", "p.gz", "p.feather"])
+def test_predictions_get_no_name_that_says_they_are_something_else(
+    name: str, home: Path, model: Path, tmp_path: Path
+) -> None:
+    said = refused("predict", model, home / "test.csv", "-o", tmp_path / name)
+    assert f"{name} ends in" in said
+    assert "written as .csv or .parquet" in said
+    assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,11 @@ import io
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +27,16 @@ import pytest
 import kintsugi as kg
 from kintsugi.core.errors import DataError
 from kintsugi.io import files
-from kintsugi.io.files import digest, is_temporary, replace_file, replacing, taking_turns
+from kintsugi.io.files import (
+    digest,
+    is_temporary,
+    open_bounded,
+    read_bounded,
+    replace_file,
+    replacing,
+    taking_turns,
+    temporary_folder,
+)  # fmt: skip
 
 ROOT = Path(kg.__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -384,6 +395,8 @@ EXCEPTIONS = {
     "cli.py: results.to_csv": "Results.to_csv, which replaces",
     "demo.py: results.to_csv": "Results.to_csv, which replaces",
     "evaluation/costs_memory.py: os.fdopen": "a pipe",
+    "io/files.py: os.fdopen": "for reading",
+    "data/csv_tables.py: np.memmap": "for reading",
     "evaluation/costs_memory.py: CLEAR.write_text": "a switch of the kernel",
     "bench/notes.py: (folder / FILE).open": "a line added to a log, of which a kill costs that line alone",
     "bench/processes.py: self.log.write_bytes": "the log of a worker in a temporary folder",
@@ -454,3 +467,110 @@ def test_a_writer_of_any_kind_would_be_noticed(source: str) -> None:
 )  # fmt: skip
 def test_what_writes_nothing_is_not_taken_for_a_writer(source: str) -> None:
     assert list(writers(source)) == []
+
+
+# what is read: no size is believed ----------------------------------------------------------------------------------
+def test_a_file_of_exactly_so_many_bytes_is_read_and_one_more_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(200)))
+    assert read_bounded(path, 200) == bytes(range(200))
+    with pytest.raises(DataError, match=r"a\.bin has 200 bytes; as a recording at most 199 are read"):
+        read_bounded(str(path), 199, "recording")
+    with open_bounded(path, 200) as file:
+        assert file.read(3) == b"\0\1\2"
+    with pytest.raises(DataError, match="at most 199"), open_bounded(path, 199):
+        pass
+    path.write_bytes(b"")
+    assert read_bounded(path, 0) == b""
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "Is a FIFO"),
+        (os.mkdir, "Is a directory"),
+        (lambda path: path.symlink_to("/dev/zero"), "Is a device"),
+        (lambda path: path.symlink_to(path), "symbolic links"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "Is a socket"),
+    ],
+)
+def test_what_is_no_regular_file_is_not_opened(
+    make: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket has 107 letters at most
+    make(Path("odd"))
+    with pytest.raises(DataError, match=f"odd.*{said}"):
+        read_bounded("odd", 1000)
+
+
+@pytest.mark.parametrize("path", ["none", "\0", "x" * 300, "file/below"])
+def test_a_path_that_leads_nowhere_is_one_error(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(DataError):
+        read_bounded(path, 10)
+
+
+def test_a_file_that_is_not_there_is_one_also_for_who_expects_pythons_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
+        read_bounded(tmp_path / "none", 10)
+
+
+def test_a_file_whose_size_is_not_known_before_is_read_up_to_the_bound() -> None:
+    path = "/proc/self/status"  # a regular file of 0 bytes, says the system
+    if not Path(path).exists():
+        pytest.skip("no /proc here")
+    assert read_bounded(path, 100_000).startswith(b"Name:")
+    with pytest.raises(DataError, match="and more; as a file at most 30"):
+        read_bounded(path, 30)
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_to_the_bound_and_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read, total = tmp_path / "log", os.read, []
+    path.write_bytes(b"x" * 10)
+
+    def growing(handle: int, most: int) -> bytes:
+        with path.open("ab") as file:
+            file.write(b"y" * 50)
+        content = read(handle, most)
+        total.append(len(content))
+        return content
+
+    monkeypatch.setattr(files.os, "read", growing)
+    with pytest.raises(DataError, match="at most 40"):
+        read_bounded(path, 40)
+    assert sum(total) <= 41
+
+
+# folders of killed processes ----------------------------------------------------------------------------------------
+def test_the_next_run_sweeps_what_a_killed_one_left_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        with temporary_folder("kind") as folder:
+            (folder / "own").mkdir()
+            (folder / "own" / "log").write_text("…")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f"kind-{child}.")
+    space = left.name.split("-")[1].partition(".")[2]
+    stay = [
+        f"kind-{child}.00000000-elsewhere",
+        f"kind-{os.getpid()}.{space}-lives",
+        "kind-notes",
+        f"other-{child}.{space}-x",
+    ]
+    for name in stay:
+        (tmp_path / name).mkdir()
+    (tmp_path / f"kind-{child}.{space}-file").touch()
+    (tmp_path / f"kind-{child}.{space}-link").symlink_to(tmp_path / "kind-notes")
+    with temporary_folder("kind") as folder:
+        assert folder.parent == tmp_path
+        assert not left.exists()
+    expected = [*stay, f"kind-{child}.{space}-file", f"kind-{child}.{space}-link"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
 
 from kintsugi.core.errors import DataError
@@ -95,11 +95,17 @@ def test_the_evidential_likelihood_is_that_of_a_student_t() -> None:
     np.testing.assert_allclose(likelihood.numpy(), expected, rtol=1e-9)
 
 
-def test_the_evidential_likelihood_stays_exact_where_alpha_is_large() -> None:
-    mu, v, alpha, beta, y = 0.0, 3.0, 2000.0, 1500.0, 0.4
+@pytest.mark.parametrize("alpha", [1.5, 15.9, 16.0, 2e3, 1e5, 1e7])
+def test_the_evidential_likelihood_and_its_slope_stay_exact_in_float32_where_alpha_is_large(alpha: float) -> None:
+    mu, v, beta, y = 0.0, 3.0, 0.75 * alpha, 0.4
     expected = -stats.t.logpdf(y, 2 * alpha, mu, math.sqrt(beta * (1 + v) / (v * alpha)))
-    single = NIG(*(torch.tensor([part]) for part in (mu, v, alpha, beta)))
-    assert nig_nll(single, torch.tensor([y])).item() == pytest.approx(expected, abs=5e-3)
+    single = NIG(*(torch.tensor([part], requires_grad=True) for part in (mu, v, alpha, beta)))
+    loss = nig_nll(single, torch.tensor([y]))
+    assert loss.item() == pytest.approx(expected, abs=3e-6)
+    (slope,) = torch.autograd.grad(loss, single.alpha)
+    omega = 2 * beta * (1 + v)
+    by_hand = math.log1p(v * y**2 / omega) + special.digamma(alpha) - special.digamma(alpha + 0.5)
+    assert slope.item() == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_the_evidential_regulariser_grows_with_evidence_for_a_wrong_answer() -> None:

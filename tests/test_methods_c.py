@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core import Batch, Features, Modality, Pipeline, Schema, Splits, Stream
+from kintsugi.core import Batch, Features, Fused, Modality, Model, Pipeline, Schema, Splits, Stream
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import METHODS, build_pipeline
 from kintsugi.data.dataset import Dataset, TensorSource
@@ -22,6 +22,7 @@ from kintsugi.layers.adaptation import adaptable, descend, outputs_of_versions
 from kintsugi.layers.neighbours import AdaptiveGate, DeepKernel, NeighbourGraph, ReferenceNorm, Senders, evenly_spread
 from kintsugi.layers.streams import Attention
 from kintsugi.losses.distance import norm_gap
+from kintsugi.methods.corrupted.denoising.centaur import Centaur
 from kintsugi.methods.missing.alignment.m3care import Constant, M3Care
 from kintsugi.methods.missing.distillation.midl import MiDl
 from kintsugi.tasks import Classification, Multilabel, Regression
@@ -123,6 +124,16 @@ def test_the_gate_has_the_published_numbers() -> None:
         gate.own.bias.zero_()
     z = gate(torch.tensor([[1.0, -0.5]]), torch.tensor([[0.3, 0.2]]))
     assert z[0].tolist() == pytest.approx([0.6550659849, -0.1550659849])
+
+
+def test_a_gate_of_two_vanishing_shares_mixes_by_their_quotient() -> None:
+    gate = AdaptiveGate(2)
+    with torch.no_grad():
+        for line, bias in ((gate.neighbour, math.log(3) - 200), (gate.own, -200)):  # sigmoids of which float32 makes 0
+            line.weight.zero_()
+            line.bias.fill_(bias)
+    z = gate(torch.tensor([[1.0, -0.5]]), torch.tensor([[0.0, 0.0]]))
+    assert z[0].tolist() == pytest.approx([0.75, -0.375], rel=1e-4)
 
 
 class Given(NeighbourGraph):
@@ -266,6 +277,70 @@ def test_completed_rows_are_those_worked_out_pair_by_pair() -> None:
     np.testing.assert_allclose(completed.detach().numpy(), expected, atol=1e-7)
 
 
+def kernel_by_formula(x: Tensor, gain: Tensor) -> Tensor:
+    """Normalised by the statistics of these rows, with gradient; the bandwidth is a constant."""
+    normed = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() * gain
+    squared = (normed[:, None] - normed[None]).square().sum(2)
+    width = float(squared.detach().sum() / (len(x) ** 2 - len(x)))
+    return sum(torch.exp(-squared / (width * scale)) for scale in (0.5, 1, 2)) / 3  # type: ignore[return-value]
+
+
+def completed_by_formula(graph: Any, latent: Tensor, present: Tensor, share: float, form: str) -> Tensor:
+    """The equations with plain operators, in the precision of the latents; rows of a batch take from one another."""
+    rows, total, shared = len(latent), torch.zeros(1), torch.zeros(1)
+    for m, kernel in enumerate(graph.kernels):
+        has = present[:, m].nonzero()[:, 0]
+        learned = own = latent[has, m]
+        layers = [layer for layer in kernel.phi if isinstance(layer, nn.Linear)]
+        for i, layer in enumerate(layers):
+            learned = learned @ layer.weight.T + layer.bias
+            learned = learned.clamp(min=0) if i < 2 or form == "product" else learned
+        deep, plain, s = (
+            *(kernel_by_formula(x, graph.norm.weight) for x in (learned, own)),
+            1 / (1 + (-kernel.eps).exp()),
+        )
+        mixed = ((1 - s) * deep + s) * plain if form == "product" else (1 - s) * deep + s * plain
+        pick = torch.eye(rows, dtype=latent.dtype)[has]
+        total, shared = total + pick.T @ mixed @ pick, shared + pick.sum(0)[:, None] * pick.sum(0)
+    t = 1 / (1 + (-graph.theta).exp())
+    pulled = t - t.detach()  # 0 that pulls at the threshold
+    likeness = total / shared.clamp(min=1)
+    taken = share * torch.where(likeness > t, likeness - pulled, 0)
+    taken = torch.where(torch.eye(rows) > 0, 1 - pulled, taken)
+    completed = []
+    for m, gate in enumerate(graph.gates):
+        weights = taken * present[:, m]
+        weights, z = weights / weights.sum(1, keepdim=True).clamp(min=1e-12), latent[:, m]
+        for step in (graph.first[m], graph.second[m]):
+            z = (weights @ z @ step.linear.weight.T + step.linear.bias).clamp(min=0)
+        a, b = (
+            1 / (1 + (-(x @ line.weight.T + line.bias)).exp())
+            for x, line in ((z, gate.neighbour), (latent[:, m], gate.own))
+        )
+        completed.append(torch.where(present[:, m, None], (a * z + b * latent[:, m]) / (a + b), z))
+    return torch.stack(completed, 1)
+
+
+@pytest.mark.parametrize("form", ["product", "sum"])
+def test_completed_rows_and_all_their_gradients_are_those_of_the_formulas(form: str) -> None:
+    with seeded(1):
+        graph = NeighbourGraph(3, 4, eps=0.3, theta=-1.0, form=form).double()
+        latent = torch.randn(12, 3, 4, dtype=torch.float64, requires_grad=True)
+        weights = torch.randn(12, 3, 4, dtype=torch.float64)
+    present = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0]]).bool().repeat(2, 1)
+    shown = torch.where(present[..., None], latent, 0)
+    likeness = graph.likeness(shown, present, shown, present)
+    assert 0.2 < (likeness > 0).double().mean() < 0.8, "the threshold should divide the rows"
+    ours, theirs = graph(shown, present, share=2.5), completed_by_formula(graph, shown, present, 2.5, form)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+    moving = {"latent": latent, **dict(graph.named_parameters())}
+    slopes = [torch.autograd.grad((z * weights).sum(), [*moving.values()], retain_graph=True) for z in (ours, theirs)]
+    for name, a, b in zip(moving, *slopes, strict=True):
+        # a bias that shifts all rows alike cancels in their distances
+        assert b.abs().max() > 1e-9 or ("phi" in name and "bias" in name), f"nothing reaches {name}"
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-10, msg=f"gradient by {name}")
+
+
 def test_rows_are_spread_evenly_from_the_first_to_the_last() -> None:
     assert evenly_spread(torch.arange(10, 19), 3).tolist() == [10, 14, 18]
     assert evenly_spread(torch.arange(3), 5).tolist() == [0, 1, 2]
@@ -317,6 +392,74 @@ def test_a_row_without_neighbours_and_without_a_bank_is_answered(training: bool)
     x = [torch.randn(1, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
     output = model(batch_of(x, torch.tensor([[True, False]]))).output
     assert bool(torch.isfinite(output).all())
+
+
+def test_defaults_of_m3care_are_those_of_the_notebooks() -> None:
+    model = M3Care(schema_of(3, 3))
+    assert [kernel.eps.item() for kernel in model.graph.kernels] == [2, 2]  # type: ignore[operator,union-attr]
+    assert [kernel.form for kernel in model.graph.kernels] == ["product"] * 2  # ODIR, like eps
+    assert model.graph.theta.item() == 0  # OV
+    assert (model.reg_weight, model.trunk[-1].p, model.stored) == (1e-7, 0.5, 1024)  # ODIR; ODIR; proposed here
+
+
+def block_by_hand(block: Any, x: Tensor) -> Tensor:
+    """``x + attention(LN x)``, then ``x + mlp(LN x)``, for tokens ``[B, M, D]``."""
+    y = nn.functional.layer_norm(x, x.shape[2:], block.norm1.weight, block.norm1.bias)
+    query, key, value = (y @ block.attention.qkv.weight.T + block.attention.qkv.bias).chunk(3, 2)
+    width = x.shape[2] // block.attention.heads
+    mixed = [
+        torch.softmax(q @ k.transpose(1, 2) / math.sqrt(width), 2) @ v
+        for q, k, v in zip(*(part.split(width, 2) for part in (query, key, value)), strict=True)
+    ]
+    x = x + torch.cat(mixed, 2) @ block.attention.out.weight.T + block.attention.out.bias
+    y = nn.functional.layer_norm(x, x.shape[2:], block.norm2.weight, block.norm2.bias)
+    hidden = nn.functional.gelu(y @ block.mlp[0].weight.T + block.mlp[0].bias)
+    return x + hidden @ block.mlp[2].weight.T + block.mlp[2].bias
+
+
+@torch.no_grad()
+def test_completed_latents_pass_two_blocks_with_relu_and_a_linear_layer_over_all_of_them() -> None:
+    with seeded():
+        model, latent = M3Care(schema_of(3, 3, 3), dim=8).double().eval(), torch.randn(5, 3, 8, dtype=torch.float64)
+    assert [block.attention.heads for block in model.blocks] == [4, 1]  # type: ignore[union-attr]
+    tokens = latent + model.kind
+    for block in model.blocks:
+        tokens = block_by_hand(block, tokens).clamp(min=0)
+    linear = model.trunk[0][0]  # type: ignore[index]
+    expected = (tokens.flatten(1) @ linear.weight.T + linear.bias).clamp(min=0)
+    features = features_of(latent, torch.tensor([[True, False, True]] * 5))
+    torch.testing.assert_close(model.fuse(features).pooled(), expected)
+    model.train()
+    model.trunk[-1].p = 0.999
+    assert (model.fuse(features).pooled() == 0).double().mean() > 0.9, "dropout before the head"
+    model.trunk[-1].p = 0.0
+    torch.testing.assert_close(model.fuse(features).pooled(), expected)
+
+
+def trained_in_batches_of(size: int, pipeline: Pipeline, splits: Splits) -> float:
+    Trainer(epochs=1, batch_size=size, progress=False).fit(pipeline, splits)
+    assert isinstance(pipeline.model, M3Care)
+    return pipeline.model.bank.batch_rows.item()
+
+
+def test_stored_rows_count_for_the_largest_batch_of_the_last_training() -> None:
+    fixture = Fixture(M3Care)
+    pipeline = fixture.pipeline()
+    rows = len(fixture.splits.train)
+    assert rows % 100 > 1, "the last batch is smaller"
+    assert trained_in_batches_of(100, pipeline, fixture.splits) == 100
+    assert trained_in_batches_of(40, pipeline, fixture.splits) == 40
+
+
+def test_a_bank_holds_rows_with_holes_too() -> None:
+    fixture = Fixture(M3Care, epochs=1).world(holes=0.4)
+    model = fixture.train(fixture.pipeline()).model
+    assert isinstance(model, M3Care)
+    train = fixture.splits.train
+    present = train.batch(torch.arange(len(train))).present
+    assert 0.2 < (~present).double().mean() < 0.6
+    assert torch.equal(model.bank.read("present"), present)
+    assert torch.equal(model.bank.read("latent"), model.encode_rows(train).pooled())
 
 
 def test_the_stabiliser_has_the_published_number() -> None:
@@ -398,6 +541,44 @@ def test_without_neighbours_or_with_wrong_ones_it_is_guessed() -> None:
     assert accuracy_by_neighbours(M3Care, shuffled=True) < 0.65
 
 
+# groups of rows that are alike in both modalities; the second shows the label, which cannot be told from the first but by
+# learning it for each group. Labels reach half of the groups; half of all rows lack the second modality
+def groups(rows: int, seed: int, draw: int, labelled: int = 20) -> tuple[Batch, Tensor]:
+    """And which rows lack the second modality in a group without labels."""
+    world, drawn = (torch.Generator().manual_seed(number) for number in (seed, 1000 + 10 * seed + draw))
+    centres, bits = torch.randn(40, 64, generator=world), torch.randint(2, (40,), generator=world)
+    group, lacks = torch.randint(40, (rows,), generator=drawn), torch.rand(rows, generator=drawn) < 0.5
+    first = centres[group] + 0.3 * torch.randn(rows, 64, generator=drawn)
+    second = (2.0 * bits[group] - 1)[:, None] + 0.3 * torch.randn(rows, 4, generator=drawn)
+    batch = batch_of([first, second], torch.stack([torch.ones_like(lacks), ~lacks], 1), bits[group])
+    return replace(batch, target_present=group < labelled), lacks & (group >= labelled)
+
+
+def accuracy_where_no_label_reaches(cls: type[M3Care], seed: int) -> float:
+    schema = schema_of(64, 4, task=Classification(["0", "1"]))
+    tables = [groups(rows, seed, i, labelled) for i, (rows, labelled) in enumerate([(600, 20), (200, 40), (600, 40)])]
+    train, val = (Dataset(TensorSource(schema, batch, name)) for (batch, _), name in zip(tables, "tv", strict=False))
+    with seeded(seed):
+        pipeline = Pipeline(cls(schema, theta=1.0))  # at 0 groups that are near each other count as neighbours
+    Trainer(epochs=15, lr=3e-3, batch_size=128, progress=False, seed=seed).fit(pipeline, Splits(train, val))
+    (test, _), unreached = tables[2], groups(600, seed, 2)[1]
+    with torch.no_grad():
+        right = pipeline.eval()(test).output.argmax(1) == test.target
+    return float(right[unreached].float().mean())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_after_training_stored_rows_tell_of_groups_that_no_label_reaches(seed: int) -> None:
+    """Seen with these seeds: 1.00, 0.99 and 0.88 against 0.49, 0.46 and 0.48 for a constant in place of neighbours.
+
+    Where labels reach all groups the constant is as good: 0.99, 0.96 and 0.99 against 1.00, 0.99 and 1.00 were seen in such
+    a world of 16 numbers with three seeds, on rows that lack the second modality.
+    """
+    by_neighbours, by_constant = (accuracy_where_no_label_reaches(cls, seed) for cls in (M3Care, Constant))
+    assert by_neighbours > 0.8
+    assert by_constant < 0.65
+
+
 # MiDl -----------------------------------------------------------------------------------------------------------------
 P = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]).log()[:, None]  # three versions of one row
 BEFORE = torch.tensor([[0.5, 0.4, 0.1]]).log()
@@ -460,8 +641,10 @@ def test_the_terms_of_labels_are_summed() -> None:
     assert losses["distillation"].item() == pytest.approx(3 * kl)
 
 
-def test_the_default_step_is_the_published_one() -> None:
-    assert monitor_of().step_size == pytest.approx(2.5e-4 / 64 * 8 * 2)
+def test_defaults_of_midl_are_those_of_the_release() -> None:
+    monitor = monitor_of()
+    assert monitor.step_size == pytest.approx(2.5e-4 / 64 * 8 * 2)
+    assert (monitor.lambda_mi, monitor.lambda_kl, monitor.momentum) == (3, 3, 0.9)
 
 
 def test_a_task_of_numbers_and_a_weight_below_zero_are_refused() -> None:
@@ -540,6 +723,91 @@ def test_a_row_is_answered_before_its_step_and_rows_with_holes_make_none() -> No
     holes = rows.only("m1")
     torch.testing.assert_close(stream(pipeline, holes), pipeline.answer_before(holes).output)
     torch.testing.assert_close(pipeline.model(rows).output, before)
+
+
+def behind_a_restorer() -> Pipeline:
+    schema = schema_of(3, 3, task=Classification(["a", "b", "c"]))
+    with seeded():
+        host = METHODS["early_fusion"](schema)
+        pipeline = Pipeline(
+            host, restore=Centaur(schema, width=2, code=4), monitors=[MiDl(schema, step_size=0.5)]
+        ).eval()
+    pipeline.remember()
+    return pipeline
+
+
+def test_rows_that_a_restorer_completed_make_no_step() -> None:
+    pipeline, rows = behind_a_restorer(), random_rows(4)
+    holes, monitor = rows.only("m0"), pipeline.monitors[0]
+    assert isinstance(monitor, MiDl)
+    assert bool(pipeline.restored(holes).present.all()), "the model is shown both"
+    before = {name: tensor.clone() for name, tensor in pipeline.state_dict().items()}
+    stream(pipeline, holes)
+    assert monitor.velocity == {}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pipeline.state_dict().items())
+    stream(pipeline, rows)
+    assert set(monitor.velocity) == set(adaptable(pipeline.model))
+
+
+def test_a_row_too_large_for_float32_makes_no_step_and_harms_no_other() -> None:
+    pipeline = monitor_of(step_size=0.05).pipeline_in_use.eval()
+    pipeline.remember()
+    rows = random_rows(8)
+    huge = replace(
+        rows, inputs={m: x * torch.where(torch.arange(8) == 3, 1e21, 1)[:, None] for m, x in rows.inputs.items()}
+    )
+    others = torch.arange(8) != 3
+    assert bool(huge.inputs["m0"].isfinite().all())
+    with_it = stream(pipeline, huge)[others]
+    velocity = pipeline.monitors[0].velocity
+    pipeline.reset()
+    without = stream(pipeline, rows.rows(others))
+    assert torch.equal(with_it, without)
+    assert without.isfinite().all()
+    for name, speed in pipeline.monitors[0].velocity.items():  # type: ignore[operator,union-attr]
+        assert torch.equal(speed, velocity[name])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient", "velocity"])
+def test_a_descent_that_is_not_finite_moves_nothing(where: str) -> None:
+    p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    velocity = {"p": torch.full((2,), 3e38 if where == "velocity" else 1.0)}
+    before = {name: speed.clone() for name, speed in velocity.items()}
+    loss = {"loss": p.sum() * torch.inf, "gradient": (p - 1).sqrt().sum(), "velocity": p.sum() * 3e38}[where] + q.sum()
+    assert bool(loss.isfinite()) == (where == "gradient") or where == "velocity"
+    descend(loss, {"p": p, "q": q}, velocity, 0.1, 0.9)
+    assert torch.equal(p, torch.ones(2))
+    assert torch.equal(q, torch.ones(2))
+    assert velocity.keys() == before.keys()
+    assert torch.equal(velocity["p"], before["p"])
+
+
+class Dropping(Model):
+    """A host with much dropout, which shows whether a step is made in evaluation mode."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__(schema, 8)
+        self.norm, self.drop = nn.LayerNorm(8), nn.Dropout(0.5)
+
+    def fuse(self, features: Features) -> Fused:
+        return Fused.vector(self.drop(self.norm(super().fuse(features).pooled())))
+
+
+def test_steps_are_made_in_evaluation_mode() -> None:
+    schema = schema_of(3, 3, task=Classification(["a", "b", "c"]))
+    with seeded():
+        pipeline = Pipeline(Dropping(schema), monitors=[MiDl(schema, step_size=0.5)]).eval()
+    pipeline.remember()
+    rows, answers, moved = random_rows(12), [], []
+    for seed in (1, 2):
+        pipeline.reset()
+        with seeded(seed):
+            answers.append(stream(pipeline, rows))
+        moved.append(pipeline.model.norm.weight.detach().clone())  # type: ignore[union-attr,operator]
+        assert not any(module.training for module in pipeline.modules())
+    assert torch.equal(*answers)
+    assert torch.equal(*moved)
+    assert not torch.equal(moved[0], torch.ones(8))
 
 
 def test_versions_of_rows_show_what_they_name() -> None:

@@ -25,6 +25,7 @@ from kintsugi.layers.twins import Twins
 from kintsugi.methods.corrupted.confidence.monig import MoNIG
 from kintsugi.methods.corrupted.denoising.centaur import Centaur
 from kintsugi.tasks import Classification, Regression
+from kintsugi.testing.fixture import Fixture
 from kintsugi.training.trainer import Trainer
 
 NAN = float("nan")
@@ -172,6 +173,53 @@ def test_each_branch_reads_its_own_encoder_and_the_pseudo_modality_all_of_the_se
     assert model(rows).extras["seen"].tolist() == [[True, True, True], [False, True, False], [True, False, False]]
 
 
+def test_of_several_numbers_weights_and_losses_are_means_over_them() -> None:
+    torch.manual_seed(0)
+    schema = Schema(
+        (Modality("m0", "vector", (2,)), Modality("m1", "vector", (3,))),
+        Regression(("a", "b", "c"), (0.0,) * 3, (1.0,) * 3),
+    )
+    model, rows = MoNIG(schema, dim=4).double(), torch.Generator().manual_seed(1)
+    y = torch.randn(7, 3, generator=rows, dtype=torch.float64)
+    inputs = {f"m{i}": torch.randn(7, 2 + i, generator=rows, dtype=torch.float64) for i in range(2)}
+    step = model.step(batch_of(inputs, y))
+    mu, v, alpha, beta = step.prediction.extras["members"]  # type: ignore[union-attr]
+    assert mu.shape == (7, 3, 3)
+    assert step.prediction is not None
+    assert step.prediction.weights is not None
+    shares = (v / v.sum(1, keepdim=True)).mean(2)
+    torch.testing.assert_close(step.prediction.weights, shares[:, :2])
+    assert (shares[:, :2].sum(1) < 1).all(), "the rest is the share of the pseudo-modality"
+    density = torch.distributions.StudentT(2 * alpha, mu, (beta * (1 + v) / (v * alpha)).sqrt()).log_prob(y[:, None])
+    each = 0.01 * (y[:, None] - mu).abs() * (2 * v + alpha) - density
+    for i, name in enumerate(("alone/m0", "alone/m1", "joint")):
+        assert step.losses[name].item() == pytest.approx(each[:, i].mean().item(), abs=1e-6)
+
+
+def test_branches_have_the_published_layers_and_defaults() -> None:
+    """60 features a modality, a layer of 60 with ReLU, one of 60 without, four heads; weight 0.01 of the regulariser."""
+    model = MoNIG(Schema(tuple(Modality(f"m{i}", "vector", (2,)) for i in range(3)), Regression()))
+    assert (model.dim, model.regularisation, model.pseudo) == (60, 0.01, True)
+    for branch, width in zip(model.branches, (60, 60, 60, 180), strict=True):
+        first, relu, second, head = branch.children()
+        assert isinstance(relu, nn.ReLU)
+        assert [first.weight.shape, second.weight.shape] == [(60, width), (60, 60)]
+        assert {layer.weight.shape for layer in head.children()} == {(1, 60)}
+
+
+def test_a_modality_alone_of_vanishing_evidence_has_a_finite_variance() -> None:
+    model = that_says(A, B).float()
+    for branch in model.branches:
+        head: Any = list(branch.children())[-1]
+        nn.init.constant_(head.alpha.bias, -30.0)
+    rows = rows_for(model, [[True, False], [False, True]])
+    rows = replace(rows, inputs={m: x.float() for m, x in rows.inputs.items()})
+    uncertainty = model(rows).uncertainty
+    assert uncertainty is not None
+    expected = [0.4 * 2**20 * 1.5, 0.6 * 2**20 * 2]  # beta / 2^-20, and as much again over v
+    assert uncertainty.flatten().tolist() == pytest.approx(expected, rel=1e-4)
+
+
 def test_without_evidence_every_branch_counts_alike() -> None:
     model = that_says(A, B, C)
     plain: Any = build_ablation(MoNIG, model.schema, dim=4, pseudo=False).model.double()
@@ -209,12 +257,12 @@ def noisy_pair(rows: int, seed: int, strength: Tensor | float) -> Batch:
     return batch_of({"m0": shown + noise, "m1": y[:, None] + 0.5 * torch.randn(rows, 8, generator=draws)}, y)
 
 
-@pytest.fixture(scope="module")
-def shown_noise() -> tuple[MoNIG, Any, Any]:
-    """Trained where the noise has any strength up to 3; its answers under none and under 4."""
+def trained_under_noise(ablated: bool) -> Any:
+    """Where the noise has any strength up to 3."""
     torch.manual_seed(0)
     schema = Schema(tuple(Modality(m, "vector", (8,)) for m in ("m0", "m1")), Regression())
-    model = MoNIG(schema, dim=16, pseudo=False)
+    build = build_ablation if ablated else build_pipeline
+    model = build(MoNIG, schema, dim=16, pseudo=False).model
     rows = noisy_pair(800, 0, 3 * torch.rand(800, 1, generator=torch.Generator().manual_seed(1)))
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     draws = torch.Generator().manual_seed(0)
@@ -223,6 +271,13 @@ def shown_noise() -> tuple[MoNIG, Any, Any]:
             optimiser.zero_grad()
             model.step(rows.rows(chosen)).total.backward()
             optimiser.step()
+    return model
+
+
+@pytest.fixture(scope="module")
+def shown_noise() -> tuple[Any, Any, Any]:
+    """A model, and its answers under no noise and under 4."""
+    model = trained_under_noise(ablated=False)
     with torch.no_grad():
         return model, model(noisy_pair(400, 2, 0.0)), model(noisy_pair(400, 2, 4.0))
 
@@ -241,11 +296,16 @@ def test_noise_that_training_has_shown_lowers_the_share_of_its_modality(shown_no
     assert torch.allclose(shaken.weights.sum(1), torch.ones(400))
 
 
-def test_under_noise_the_answer_is_nearer_to_the_target_than_the_plain_mean_of_the_branches(shown_noise: Any) -> None:
+def test_under_noise_the_answer_is_nearer_to_the_target_than_plain_means_even_of_a_model_trained_with_them(
+    shown_noise: Any,
+) -> None:
     model, _, shaken = shown_noise
-    target = model.task.target(noisy_pair(400, 2, 4.0))
-    plain = shaken.extras["members"].mu.mean(1)
-    assert (shaken.output - target).abs().mean() < 0.85 * (plain - target).abs().mean()
+    rows = noisy_pair(400, 2, 4.0)
+    trained_so = trained_under_noise(ablated=True)(rows).output
+    others = shaken.extras["members"].mu.mean(1), trained_so
+    own, plain, ablated = ((x - model.task.target(rows)).abs().mean().item() for x in (shaken.output, *others))
+    assert own < 0.85 * plain
+    assert own < 0.85 * ablated
 
 
 # Centaur --------------------------------------------------------------------------------------------------------------
@@ -312,6 +372,63 @@ def test_damage_has_the_published_share_of_bursts_behind_the_noise(
     assert ((gone != (again == 0)).flatten(1).any(1)).float().mean() > 0.7
     assert damaged[~gone].std().item() == pytest.approx(0.2, abs=0.01)
     assert damaged[~gone].mean().item() == pytest.approx(1, abs=0.01)
+
+
+def test_noise_is_drawn_for_each_channel_and_lengths_are_in_shares_of_the_window() -> None:
+    torch.manual_seed(0)
+    restore = Centaur(sensors(200, 3), width=1, code=1, damage="noise", sigma=1.0, missing=0.1, normal=0.4)
+    assert restore.damage.lengths == (80, 20), "normal, then missing"
+    window = torch.zeros(50, 1, 3, 200)
+    noise = restore.damage(window, window == 0)[:, 0].transpose(0, 1).flatten(1)
+    assert (torch.corrcoef(noise) - torch.eye(3)).abs().max() < 0.05
+    assert Centaur(sensors(2), width=1, code=1).damage.lengths == (1, 1), "a step at least"
+
+
+def test_defaults_of_centaur_are_those_of_the_release_or_what_the_card_says() -> None:
+    pipeline = create("centaur", sensors(100, 6))
+    restore, network = pipeline.restore, pipeline.model.network  # type: ignore[union-attr]
+    assert isinstance(restore, Centaur)
+    assert isinstance(network, ActivityNetwork)
+    assert restore.network.encoder[-1].out_features == 200  # type: ignore[index,union-attr]
+    assert [layer.out_channels for layer in restore.network.encoder[:8:2]] == [16, 32, 64, 128]  # type: ignore[index,union-attr]
+    assert restore.damage.lengths == pytest.approx((50, 30))  # of 100 steps
+    assert (restore.damage.kinds, restore.damage.sigma, restore.output) == ("both", 0.3, "reconstruction")
+    assert (network.axis, network.dropout.p, network.convolutions[0].out_channels) == ("time", 0.5, 64)
+
+
+def test_the_network_behind_drops_out_after_its_attention() -> None:
+    torch.manual_seed(0)
+    network, window = ActivityNetwork(2, 20, filters=4, dropout=0.999), torch.randn(8, 2, 20)
+    assert (network.train()(window) == 0).float().mean() > 0.98
+    assert (network.eval()(window) > 0).float().mean() > 0.2
+
+
+class MeanOfChannels(Centaur):
+    """A trivial rule: at each step every channel, or each that is 0 there, gets the mean of those that are not 0."""
+
+    def restore(self, batch: Batch) -> Batch:
+        window = self.window.of(batch)
+        mean = (window.sum(2, keepdim=True) / (window != 0).sum(2, keepdim=True).clamp(min=1)).expand_as(window)
+        return self.window.put(
+            batch, mean if self.output == "reconstruction" else torch.where(window == 0, mean, window)
+        )
+
+
+@pytest.mark.parametrize("output", ["reconstruction", "fill"])
+def test_the_mean_over_channels_fails_every_claim_of_centaur(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixture: Any = Fixture(Centaur)
+    monkeypatch.setattr(
+        "kintsugi.methods.corrupted.denoising.centaur._train", lambda *_: None
+    )  # there is nothing to learn
+
+    def pipeline(**hyper: Any) -> Pipeline:
+        restore = MeanOfChannels(fixture.schema, width=1, code=1, **{"output": output, **hyper})
+        return Pipeline(create("mean_fusion", fixture.schema).model, restore=restore)
+
+    fixture.pipeline = pipeline
+    named = [claim for claim in Centaur.claims(fixture) if claim.name in Centaur.card.claims]
+    assert [claim.name for claim in named] == list(Centaur.card.claims)
+    assert not any(claim.holds for claim in named)
 
 
 def test_the_kinds_of_damage_are_what_they_are_called() -> None:

@@ -1071,10 +1071,3 @@ def test_attributes_of_before_are_read_with_a_warning() -> None:
         assert labelled(2).side is None  # type: ignore[attr-defined]
     with pytest.warns(DeprecationWarning, match=r"Stage\.share"):
         assert Stage("train", fraction=2.0).share == 2.0  # type: ignore[attr-defined]
-
-
-def test_a_view_that_takes_everything_from_a_row_is_refused() -> None:
-    model = Model(SCHEMA, DIM)
-    model.stages = lambda: [Stage("train", view=lambda batch, generator: torch.zeros_like(batch.present))]  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match="takes everything from a row"):
-        fit(Pipeline(model), splits())

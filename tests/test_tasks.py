@@ -539,7 +539,7 @@ def test_an_estimator_takes_an_order_as_a_task_and_numbers_without_one() -> None
     assert model.fit(frame[:60], frame[60:]).pipeline_.schema.task == Ordinal(GRADES)
     numbers = frame.assign(grade=frame["grade"].map({"low": 1, "mid": 2, "high": 10}))
     model = kg.Classifier(modalities=readers(), target="grade", task="ordinal", epochs=1, progress=False)
-    assert model.fit(numbers[:60], numbers[60:]).classes_.tolist() == ["1", "2", "10"]
+    assert model.fit(numbers[:60], numbers[60:]).classes_.tolist() == [1, 2, 10]
 
 
 def test_an_estimator_of_another_face_is_refused_with_the_one_that_serves_the_task() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 import warnings
@@ -89,7 +90,10 @@ def common(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. What a terminal cannot show stands there as ``?``: nothing is lost for the want of a dash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a program that calls this may have put something else there
+            stream.reconfigure(errors="replace")
     app()
 
 
@@ -268,6 +272,8 @@ def predict(
 ) -> None:
     """Predict for rows with holes; a row with nothing gets the training prior and says so in `used`.
 
+    Text stands in a CSV file as it is: a spreadsheet takes a class that begins with `=`, `+`, `-` or `@` for a formula.
+
     Examples:
 
     - `kintsugi predict model/ new.parquet -o predictions.csv`
@@ -280,6 +286,7 @@ def predict(
 
     if on_error not in (None, "raise", "missing"):
         raise ConfigError(f"--on-error is raise or missing, not {on_error!r}")
+    _check_ending(out)
     loaded = load(model)
     if loaded.reading_ is None:
         raise ConfigError(f"{model} was trained on tensors, so it cannot read files; load it in Python")
@@ -289,11 +296,21 @@ def predict(
     _write(frame, out)
 
 
+def _check_ending(out: Path | None) -> None:
+    """Said before the work, not after it: no file gets a name that says it is something else."""
+    from kintsugi.core.errors import ConfigError
+
+    if out is not None and out.suffix and not out.name.lower().endswith((".csv", ".csv.gz", ".parquet")):
+        raise ConfigError(f"{out} ends in {out.suffix!r}; predictions are written as .csv or .parquet")
+
+
 def _write(frame: pd.DataFrame, out: Path | None) -> None:
     from kintsugi.io.files import replacing
 
     if out is None:
-        typer.echo(frame.to_csv(index=False), nl=False)
+        typer.echo(
+            frame.to_csv(index=False).encode(), nl=False
+        )  # into a pipe as into a file, whatever the terminal's code
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as fresh:
@@ -342,6 +359,12 @@ def evaluate(
     else:
         rows = Table.from_reading(data, loaded.reading_, require_target=True)
     results = measure(loaded, rows, protocol, progress=None)
+    if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        results.to_csv(csv)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        results.to_html(html, command=_called())
     metric = results.metrics[0]
     _tell(rows.problems)
     title = _plain(f"{metric} on {len(rows)} rows of {rows.name}, with 95 % intervals over rows")
@@ -351,12 +374,6 @@ def evaluate(
     for _, row in results.table[results.table["metric"] == metric].iterrows():
         shown.add_row(_plain(row["condition"]), f"{row['value']:.4f}", f"{row['low']:.4f} – {row['high']:.4f}")
     Console().print(shown)
-    if csv is not None:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        results.to_csv(csv)
-    if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        results.to_html(html, command=_called())
 
 
 app.add_typer(bench.app, name="bench")

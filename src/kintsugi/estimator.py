@@ -6,7 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,23 +15,31 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from kintsugi.core.batch import Batch
 from kintsugi.core.data import Splits
 from kintsugi.core.encoder import check_encoders
-from kintsugi.core.errors import ConfigError, DataError, ModelFileError, UnknownName
+from kintsugi.core.errors import ConfigError, DataError, ModelFileError, NonFiniteLoss, UnknownName
 from kintsugi.core.methods import create
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
+from kintsugi.core.randomness import fork_rng_in_turn
 from kintsugi.core.schema import Schema
 from kintsugi.core.task import TASKS, Face, Task
-from kintsugi.data.cells import Reader
+from kintsugi.data.cells import Reader, reader_from_json
 from kintsugi.data.dataset import Dataset
-from kintsugi.data.reading import check_reading
+from kintsugi.data.labelled import check_rows, is_rows, with_labels, with_weights
+from kintsugi.data.labels import OnError
+from kintsugi.data.profile import Profile, tell
+from kintsugi.data.reading import check_reading, rows_for
+from kintsugi.data.refit import learned_from, read_as
 from kintsugi.data.splits import split_rows
 from kintsugi.data.table import Table
 from kintsugi.evaluation.answer_table import answer_frame
 from kintsugi.io import saved_models as store
-from kintsugi.training.checks import cards_of
+from kintsugi.training.checks import absent_in_use, cards_of
 from kintsugi.training.trainer import Trainer
+
+__all__ = ["Classifier", "Regressor", "estimator_for", "load", "rows_for", "unlabelled"]
 
 Rows = Dataset | pd.DataFrame | Sequence[Mapping[str, Any]] | str | os.PathLike[str]
 CHUNK = 256
@@ -49,6 +57,8 @@ class _Estimator:
         trainer: further arguments of the trainer.
         seed: of the initial weights, the order of rows, views, and the validation split where none is given.
         encoders: modules of your own, by modality.
+        class_weight: of a classification: ``balanced`` (inverse to the frequency in the training rows), a dict from label to
+            weight, or weights in the order of the classes. A table brings its own.
     """
 
     face: ClassVar[Face]
@@ -58,6 +68,8 @@ class _Estimator:
     trainer_: Trainer
     trained_on_: dict[str, Any]
     training_condition_: str
+    profile_: Profile | None = None  # of the training rows; models that were saved without one say nothing
+    _stopped: dict[str, Any] | None = None  # what a fit had found out before its loss was not finite
 
     def __init__(
         self,
@@ -77,12 +89,13 @@ class _Estimator:
         progress: bool | None = None,
         trainer: Mapping[str, Any] | None = None,
         encoders: Mapping[str, nn.Module] | None = None,
+        class_weight: str | Mapping[Any, float] | Sequence[float] | None = None,
         **hyper: Any,
     ) -> None:
         self.method, self.params, self.modalities, self.target, self.task = method, params, modalities, target, task
         self.epochs, self.lr, self.batch_size, self.patience, self.seed = epochs, lr, batch_size, patience, seed
         self.device, self.checkpoint, self.progress, self.trainer = device, checkpoint, progress, trainer
-        self.encoders, self.hyper = encoders, hyper
+        self.encoders, self.class_weight, self.hyper = encoders, class_weight, hyper
 
     # scikit-learn's manners -----------------------------------------------------------------------------------
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -121,33 +134,75 @@ class _Estimator:
 
     def __repr__(self) -> str:
         usual = type(self)().get_params()
-        said = [f"{k}={v!r}" for k, v in self.get_params().items() if k not in usual or usual[k] is not v != usual[k]]
-        return f"{type(self).__name__}({', '.join(s.removeprefix('method=') for s in said)})"
+        told = [f"{k}={v!r}" for k, v in self.get_params().items() if k in usual and usual[k] is not v != usual[k]]
+        told += [f"{k}={v!r}" for k, v in self.hyper.items()]
+        return f"{type(self).__name__}({', '.join([repr(self.method), *(t for t in told if not t.startswith('method='))])})"
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Columns that the modalities read, in their order; only of rows that were read from a table."""
+        reading = vars(self).get("reading_")
+        if reading is None:
+            raise AttributeError(f"{type(self).__name__} has no feature_names_in_: it was not fitted on a table")
+        columns = (c for saved in reading["modalities"].values() for c in reader_from_json(saved).columns)
+        return np.array(list(dict.fromkeys(columns)), dtype=object)
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many columns :attr:`feature_names_in_` names."""
+        return len(self.feature_names_in_)
 
     # training -------------------------------------------------------------------------------------------------
-    def fit(self, train: Rows, val: Rows | None = None, *, auxiliary: Rows | None = None) -> Self:
+    def fit(
+        self,
+        X: Rows,
+        y: Any = None,
+        *,
+        val: Rows | tuple[Rows, Any] | None = None,
+        auxiliary: Rows | None = None,
+        sample_weight: Any = None,
+    ) -> Self:
         """Train. Without ``val`` a tenth of the rows is held out to choose the epoch, with a warning.
 
         Args:
-            train: rows to learn from.
-            val: rows that choose the epoch.
+            X: rows to learn from: a data set, a frame, records, a file.
+            y: labels of the rows, ``[N]``, or ``[N, K]`` for several targets, where they are no column of ``X``: a Series, an
+                array or a list. They become the column ``target``, or one of their own where ``target`` is not said. Anything
+                that is a table is taken for ``val``: ``fit(train, val)``.
+            val: rows that choose the epoch, or a pair of such rows and their labels.
             auxiliary: a second table for methods whose stages read one: pairs, unlabelled rows, enrolment. It needs no
                 target, and may lack columns.
+            sample_weight: weight of each row in the loss, ``[N]``.
 
         Raises:
             DataError: rows that cannot be used; the message names row, modality and remedy.
             ConfigError: arguments that make no sense; UnknownName: of a method, argument or column, with the nearest.
+            NonFiniteLoss: a loss became NaN or infinite; :meth:`keep_best` gives the best epoch before it.
+
+        The fits of one process take turns: one in another thread waits (see :meth:`kintsugi.Trainer.fit`).
         """
-        rows = self._table(train)
+        self._stopped = None
+        if y is not None and is_rows(y):
+            if val is not None:
+                raise ConfigError("validation rows were given twice, as the second argument and as val=")
+            self._check_no_labels(X, y)
+            y, val = None, y
+        rows = self._table(*self._supervised(X, y, sample_weight))
         self._check_face(rows)
+        if y is not None and rows.schema.task.exclusive:
+            _tell_order(rows.schema.task)
         reading = None if rows.reading is None else dict(rows.reading)
         if val is None:
             warnings.warn("no validation rows were given: a tenth of the training rows is held out", stacklevel=2)
             kept, held, _ = split_rows(rows, 0.1, 0.0, seed=self.seed)
             rows, other = rows.pieces(kept, held)
         else:
-            other = _alike(val, rows.schema, reading)
+            if isinstance(val, tuple) and len(val) == 2 and is_rows(val[0]) and not isinstance(val[1], Mapping):
+                val = self._joined(val[0], val[1], None if reading is None else reading["target"])
+            other = _alike(val, rows.schema, reading)  # type: ignore[arg-type]
             _same_target(other, rows.schema)
+        rows, other = learned_from(rows, other)  # neither what was hidden nor other rows say how these are read
+        reading = None if rows.reading is None else dict(rows.reading)
         trained_on = {
             "data": rows.name,
             "fingerprint": rows.fingerprint,  # what it cannot tell is said before training
@@ -159,15 +214,38 @@ class _Estimator:
         second = (
             None
             if auxiliary is None
-            else _alike(auxiliary, rows.schema, rows.reading, labels=False, optional=rows.schema.names)
+            else _alike(auxiliary, rows.schema, rows.reading, labels=None, optional=rows.schema.names)
         )
-        pipeline = trainer.fit(built, Splits(rows, other, auxiliary=second))
+        condition = "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
+        facts: dict[str, Any] = {
+            "trainer_": trainer,
+            "reading_": reading,
+            "training_condition_": condition,
+            "trained_on_": trained_on,
+            "profile_": Profile.of(rows),
+        }
+        try:
+            pipeline = trainer.fit(built, Splits(rows, other, auxiliary=second))
+        except NonFiniteLoss:
+            self._stopped = facts
+            raise
         # only now, so that a fit that fails leaves the one before as it was
-        self.trainer_, self.pipeline_, self.reading_ = trainer, pipeline, reading
-        self.training_condition_ = (
-            "complete" if rows.condition == "as given" and bool(rows.present.all()) else rows.condition
-        )
-        self.trained_on_ = trained_on
+        vars(self).update(facts, pipeline_=pipeline, _stopped=None)
+        return self
+
+    def keep_best(self) -> Self:
+        """After a fit that a loss stopped which was not finite: what the best epoch before it had learned is what was fitted.
+
+        The training is not run again; see :meth:`kintsugi.Trainer.keep_best`.
+
+        Raises:
+            ConfigError: the last fit did not end so, or no epoch whose score is known had ended.
+        """
+        if self._stopped is None:
+            raise ConfigError(
+                "there is no best epoch to keep: the last fit was not stopped by a loss that is not finite"
+            )
+        vars(self).update(self._stopped, pipeline_=self._stopped["trainer_"].keep_best(), _stopped=None)
         return self
 
     def _check_face(self, rows: Dataset) -> None:
@@ -197,7 +275,7 @@ class _Estimator:
             raise ConfigError(
                 f"{', '.join(sorted(own))}: an argument of {type(self).__name__} itself; give it as a keyword, not in params"
             )
-        with torch.random.fork_rng(devices=[]):
+        with fork_rng_in_turn():
             torch.manual_seed(self.seed)
             return create(self.method, rows.schema, encoders=self.encoders, **params, **self.hyper)
 
@@ -215,27 +293,64 @@ class _Estimator:
                 raise UnknownName("argument of the trainer", name, known)
         return Trainer(**own, **more)
 
-    def _table(self, rows: Rows) -> Dataset:
+    def _supervised(self, X: Rows, y: Any, weight: Any) -> tuple[Rows, list[str] | None, str | None]:
+        """Rows with the labels and weights that came beside them as columns, the names of the targets, and of the weights."""
+        targets = [self.target] if isinstance(self.target, str) else None if self.target is None else list(self.target)
+        if y is not None:
+            X, targets = with_labels(X, y, targets, classes=self.face == "classifier")
+        name = None
+        if weight is not None:
+            X, (name,) = with_weights(X, weight)
+        return X, targets, name
+
+    def _joined(self, rows: Any, y: Any, target: Sequence[str] | None) -> Rows:
+        """Rows with labels that came beside them, to be read as the training rows were."""
+        if target is None and not isinstance(rows, Dataset):
+            raise ConfigError("the training rows were tensors, so nothing says how to read others; give a kg.Dataset")
+        joined: Rows = with_labels(
+            rows,
+            y,
+            target,
+            classes=self.face == "classifier",
+            remedy="it brings its own labels: leave y out",
+        ).rows
+        return joined
+
+    def _check_no_labels(self, X: Rows, y: Any) -> None:
+        """A frame as the second argument is validation rows; one that cannot be is labels, which a frame does not hand over."""
+        if not isinstance(X, pd.DataFrame) or not isinstance(y, pd.DataFrame) or not self.modalities:
+            return
+        columns = {c for reader in self.modalities.values() for c in reader.columns}
+        if columns <= set(X.columns) and not columns & set(y.columns):
+            raise ConfigError(
+                "a data frame as the second argument is taken for validation rows, and this one has none of the columns that "
+                "the modalities read; if it holds labels, give y.to_numpy(), or one of its columns"
+            )
+
+    def _table(self, rows: Rows, target: list[str] | None = None, weight: str | None = None) -> Dataset:
         """Training rows."""
         if isinstance(rows, Dataset):
+            if self.class_weight is not None:
+                raise ConfigError(
+                    f"{rows.name} is a data set, which brings its own weights of classes: leave class_weight out, and give "
+                    "class_weights= to the table"
+                )
             return rows
-        if not self.modalities or not self.target:
+        if not self.modalities or not target:
             raise ConfigError(
                 "to fit a data frame or records, say how to read them: modalities={'note': kg.text('note')}, target='outcome'"
-                " — or make a kg.Table"
+                " or labels as the second argument — or make a kg.Table"
             )
-        several = not isinstance(self.target, str) and len(self.target) > 1
+        check_rows(rows)
+        several = len(target) > 1
         options: dict[str, Any] = {
             "modalities": self.modalities,
-            "target": self.target,
+            "target": target if several or not isinstance(self.target, str | None) else target[0],
             "task": self.task or self.usual[several],
+            "class_weights": self.class_weight,
+            "weight": weight,
         }
-        if isinstance(rows, pd.DataFrame):
-            return Table.from_pandas(rows, **options)
-        if isinstance(rows, str | os.PathLike):
-            text = Path(rows).suffix.lower() in (".csv", ".tsv")
-            return (Table.from_csv if text else Table.from_parquet)(rows, **options)
-        return Table.from_records(rows, **options)
+        return Table.from_rows(rows, **options)
 
     # use ------------------------------------------------------------------------------------------------------
     def _fitted(self) -> Pipeline:
@@ -243,16 +358,28 @@ class _Estimator:
             raise ConfigError(f"this {type(self).__name__} is not fitted yet; call fit first")
         return self.pipeline_
 
-    def _rows(self, rows: Rows, labels: bool = False) -> Dataset:
-        """Rows to answer for, read as the training rows were."""
-        pipeline = self._fitted()
-        may_lack = any("train" in card.modality_only_in for card in cards_of(pipeline))
-        return _alike(rows, pipeline.schema, self.reading_, labels, pipeline.schema.names if may_lack else ())
+    def read(self, rows: Rows, *, labels: bool = True, on_error: OnError | None = None) -> Dataset:
+        """Rows as a data set, read as the training rows were; a data set is returned as it is.
 
-    def _answers(self, data: Dataset, stream: bool = False) -> Iterator[tuple[Tensor, Prediction]]:
+        Args:
+            rows: a data set, a frame, records, a file.
+            labels: the target column has to be there; otherwise it is not looked at.
+            on_error: as for ``predict``.
+        """
+        pipeline = self._fitted()
+        return _alike(rows, pipeline.schema, self.reading_, labels, absent_in_use(pipeline), on_error)
+
+    def _tell(self, data: Dataset, scored: bool = False) -> None:
+        """Warn where rows are unlike those of training, or where those that are scored are the very same."""
+        tell(self.profile_, data, scored=scored, optional=absent_in_use(self._fitted()), stacklevel=4)
+
+    def _answers(
+        self, data: Dataset, stream: bool = False, on_error: OnError | None = None
+    ) -> Iterator[tuple[Tensor, Prediction]]:
         """For each batch which modalities could be read, and the answer.
 
-        A method that adapts starts from its calibrated state; ``stream``: from where the last call left it.
+        A method that adapts starts from its calibrated state; ``stream``: from where the last call left it. A row whose answer
+        is not finite gets the prior, and one warning names such rows.
         """
         pipeline = self._fitted().eval()
         device = pipeline.model.prior.device
@@ -260,34 +387,50 @@ class _Estimator:
             pipeline.reset()
         if any(card.reference for card in cards_of(pipeline)):
             data = data.identified()
+        lost: list[int] = []
         with torch.no_grad() if pipeline.adapts else torch.inference_mode():
             for batch in data.batches(CHUNK):
-                prediction = pipeline(batch.to(device))
-                wrong = ~torch.isfinite(prediction.output).flatten(1).all(1).cpu()
-                if bool(wrong.any()):
-                    raise DataError(
-                        f"{data.name}: the answer to row {int(batch.index[wrong][0])} (counted from 0) is not finite; look "
-                        "for numbers in this row that are far from all that the model was trained on"
-                    )
+                prediction, wrong = finite_answers(pipeline, batch.to(device))
+                lost += batch.index[wrong].tolist()
+                if lost and on_error == "raise":
+                    raise DataError(_not_finite(data.name, lost))
                 yield batch.present, prediction
+        if lost:
+            warnings.warn(f"{_not_finite(data.name, lost)} They get the answer of a row with nothing", stacklevel=4)
 
-    def _values(self, data: Dataset, stream: bool = False) -> Tensor:
+    def _values(self, data: Dataset, stream: bool = False, on_error: OnError | None = None) -> Tensor:
         """What the task's ``probabilities`` makes of the answers ``[N, ...]``."""
         task = self._fitted().schema.task
         none = torch.zeros(0, *task.output_shape)
-        outputs = [p.output.float().cpu() for _, p in self._answers(data, stream)] or [none]
+        outputs = [p.output.float().cpu() for _, p in self._answers(data, stream, on_error)] or [none]
         return torch.cat([task.probabilities(output) for output in outputs])
 
-    def explain(self, rows: Rows) -> pd.DataFrame:
-        """What each answer rests on: for every row and modality whether it was there and whether it was used."""
+    def _asked(self, rows: Rows, stream: bool, on_error: OnError | None) -> Tensor:
+        """What ``predict`` and ``predict_proba`` make their answers of."""
+        data = self.read(rows, labels=False, on_error=on_error)
+        self._tell(data)
+        values = self._values(data, stream, on_error)
+        _tell_problems(data, on_error)
+        return values
+
+    def explain(self, rows: Rows, *, on_error: OnError | None = None) -> pd.DataFrame:
+        """What each answer rests on: for every row and modality whether it was there and whether it was used.
+
+        ``on_error``: see ``predict``.
+        """
         names = self._fitted().schema.names
         none = torch.zeros(0, len(names), dtype=torch.bool)
-        found = [(there, p.used.cpu()) for there, p in self._answers(self._rows(rows))] or [(none, none)]
+        data = self.read(rows, labels=False, on_error=on_error)
+        self._tell(data)
+        found = [(there, p.used.cpu()) for there, p in self._answers(data, on_error=on_error)] or [(none, none)]
+        _tell_problems(data, on_error)
         there, used = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
         frame = pd.DataFrame(there, columns=[f"{n}_present" for n in names])
         return frame.join(pd.DataFrame(used, columns=[f"{n}_used" for n in names]))
 
-    def predict_frame(self, rows: Rows, *, details: bool = False, stream: bool = False) -> pd.DataFrame:
+    def predict_frame(
+        self, rows: Rows, *, details: bool = False, stream: bool = False, on_error: OnError | None = None
+    ) -> pd.DataFrame:
         """Answers as a table: the prediction, its probability or each target, and which modalities were used.
 
         ``uncertainty``: of classes and labels in [0, 1], mostly the normalised entropy; of numbers a variance for each
@@ -299,26 +442,43 @@ class _Estimator:
             details: what each modality alone answers, the weights of modalities and the embedding too, where the method
                 gives them.
             stream: a method that adapts goes on from where the last call left it.
+            on_error: see ``predict``.
         """
         pipeline = self._fitted()
         names = pipeline.model.schema.names
+        data = self.read(rows, labels=False, on_error=on_error)
+        self._tell(data)
         parts = [
             answer_frame(answer.map(lambda x: x.cpu()), pipeline.schema.task, names, details)
-            for _, answer in self._answers(self._rows(rows), stream)
+            for _, answer in self._answers(data, stream, on_error)
         ]
+        _tell_problems(data, on_error)
         frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"used": []})
         frame.insert(0, "row", range(len(frame)))
         return frame
 
-    def _score(self, rows: Rows) -> float:
+    def _score(self, rows: Rows, y: Any, sample_weight: Any, on_error: OnError | None) -> float:
         """The plain score of the task on those of the rows that have a label."""
-        data = self._rows(rows, labels=True)
+        pipeline = self._fitted()
+        if y is not None:
+            rows = self._joined(rows, y, None if self.reading_ is None else self.reading_["target"])
+        data = self.read(rows, on_error=on_error)
         if data.target is None or not bool(data.target_present.any()):
             raise DataError(f"{data.name} has no labels to score against")
-        _same_target(data, self.pipeline_.schema)
+        _same_target(data, pipeline.schema)
+        self._tell(data, scored=True)
+        weight = None
+        if sample_weight is not None:
+            weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+            if weight.shape != (len(data),):
+                raise DataError(f"sample_weight has shape {list(weight.shape)} for {len(data)} rows")
+            weight = weight[data.target_present]
         data = data.subset(data.target_present)
         assert data.target is not None
-        return self.pipeline_.schema.task.score(self._values(data), data.target)[1]
+        more = () if weight is None else (weight,)
+        values = self._values(data, on_error=on_error)
+        _tell_problems(data, on_error)
+        return pipeline.schema.task.score(values, data.target, *more)[1]
 
     # keeping --------------------------------------------------------------------------------------------------
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -330,6 +490,7 @@ class _Estimator:
             "trained_on": self.trained_on_,
             "seed": self.seed,
             "training_condition": self.training_condition_,
+            "profile": None if self.profile_ is None else self.profile_.to_json(),
         }
         if isinstance(self.method, str):
             extra["method"] = self.method
@@ -345,31 +506,42 @@ class Classifier(_Estimator):
 
     @property
     def classes_(self) -> np.ndarray:
-        """Names of the classes, in the order of the columns of ``predict_proba``."""
-        return np.array(self.pipeline_.schema.task.names)
+        """The classes in the type of the labels, in the order of the columns of ``predict_proba``; or names of the labels."""
+        return np.array(self.pipeline_.schema.task.labels)
 
-    def predict_proba(self, rows: Rows, *, stream: bool = False) -> np.ndarray:
+    def predict_proba(self, rows: Rows, *, stream: bool = False, on_error: OnError | None = None) -> np.ndarray:
         """Probabilities ``[N, C]``; a row with nothing gets the class frequencies of the training rows.
 
         ``stream``: a method that adapts in use goes on from where the last call left it; otherwise it starts from the
         state in which it was saved.
+
+        ``on_error``: of a cell that cannot be read: ``raise``, or ``missing``: it is absent, and a warning says how many are;
+        None: as the training rows were read. A row whose numbers are so large that the answer is not finite gets the answer
+        of a row with nothing, with a warning, unless ``raise`` is said.
         """
-        values: np.ndarray = self._values(self._rows(rows), stream).numpy()
+        values: np.ndarray = self._asked(rows, stream, on_error).numpy()
         return values
 
-    def predict(self, rows: Rows, *, stream: bool = False) -> np.ndarray:
-        """Names of the classes ``[N]``; for several labels a 0/1 matrix ``[N, C]`` at probability 0.5.
+    def predict(self, rows: Rows, *, stream: bool = False, on_error: OnError | None = None) -> np.ndarray:
+        """The classes ``[N]``, in the type of the labels: numbers, booleans or text; for several labels a 0/1 matrix
+        ``[N, C]`` at probability 0.5. A model saved by a version that did not know the type answers with text.
 
-        ``stream``: see :meth:`predict_proba`.
+        ``stream``, ``on_error``: see :meth:`predict_proba`.
         """
-        chosen: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows), stream))
+        chosen: np.ndarray = self._fitted().schema.task.decide(self._asked(rows, stream, on_error))
         return chosen
 
-    def score(self, rows: Rows) -> float:
+    def score(self, X: Rows, y: Any = None, sample_weight: Any = None, *, on_error: OnError | None = None) -> float:
         """Accuracy on the rows that have a label; for several labels the mean accuracy of a label, for classes in an order
         kappa with quadratic weights.
+
+        Args:
+            X: rows, as for ``predict``, with their target column unless ``y`` is given.
+            y: labels of the rows, as for ``fit``.
+            sample_weight: weight of each row ``[N]``.
+            on_error: see :meth:`predict_proba`.
         """
-        return self._score(rows)
+        return self._score(X, y, sample_weight, on_error)
 
 
 class Regressor(_Estimator):
@@ -379,18 +551,29 @@ class Regressor(_Estimator):
     face = "regressor"
     usual = ("regression", "regression")
 
-    def predict(self, rows: Rows, *, stream: bool = False) -> np.ndarray:
+    def predict(self, rows: Rows, *, stream: bool = False, on_error: OnError | None = None) -> np.ndarray:
         """Values ``[N]`` (or ``[N, K]``) in the target's units; a row with nothing gets the training mean.
 
         ``stream``: a method that adapts in use goes on from where the last call left it; otherwise it starts from the
         state in which it was saved.
+
+        ``on_error``: of a cell that cannot be read: ``raise``, or ``missing``: it is absent, and a warning says how many are;
+        None: as the training rows were read. A row whose numbers are so large that the answer is not finite gets the answer
+        of a row with nothing, with a warning, unless ``raise`` is said.
         """
-        values: np.ndarray = self._fitted().schema.task.decide(self._values(self._rows(rows), stream))
+        values: np.ndarray = self._fitted().schema.task.decide(self._asked(rows, stream, on_error))
         return values
 
-    def score(self, rows: Rows) -> float:
-        """R² on the rows that have a label."""
-        return self._score(rows)
+    def score(self, X: Rows, y: Any = None, sample_weight: Any = None, *, on_error: OnError | None = None) -> float:
+        """R² on the rows that have a label.
+
+        Args:
+            X: rows, as for ``predict``, with their target columns unless ``y`` is given.
+            y: labels of the rows, as for ``fit``.
+            sample_weight: weight of each row ``[N]``.
+            on_error: see :meth:`predict`.
+        """
+        return self._score(X, y, sample_weight, on_error)
 
 
 FACES: dict[Face, type[Classifier | Regressor]] = {"classifier": Classifier, "regressor": Regressor}
@@ -434,6 +617,10 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
         model = face(pipeline, seed=extra.get("seed", 0))
     model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra.get("reading"), extra.get("trained_on", {})
     model.training_condition_ = extra.get("training_condition", "unstated")
+    try:
+        model.profile_ = Profile.from_json(extra.get("profile"))
+    except DataError as error:
+        raise ModelFileError(f"{folder} is damaged: {error}") from error
     return model
 
 
@@ -455,25 +642,94 @@ def _alike(
     rows: Rows,
     schema: Schema,
     reading: Mapping[str, Any] | None,
-    labels: bool = True,
+    labels: bool | None = True,
     optional: Collection[str] = (),
+    on_error: OnError | None = None,
 ) -> Dataset:
-    """Rows read as the training rows were; ``labels``: the target has to be there, otherwise it is not looked at.
+    """Rows read as the training rows were; ``labels``: the target has to be there, is not looked at, or None: may be there.
 
-    optional: modalities whose columns may be absent.
+    optional: modalities whose columns may be absent. on_error: of cells that cannot be read; None: as in training.
     """
     if not isinstance(rows, Dataset):
         if reading is None:
             raise ConfigError("the training rows were tensors, so nothing says how to read others; give a kg.Dataset")
-        return Table.from_reading(
-            rows, reading if labels else unlabelled(reading), require_target=labels, optional=optional
+        check_rows(rows)
+        wanted = unlabelled(reading) if labels is False else reading
+        return Table.from_reading(rows, wanted, require_target=bool(labels), optional=optional, on_error=on_error)
+    if on_error is not None:
+        raise ConfigError(
+            f"on_error= is for frames, records and files; {rows.name} is a data set, which was told when it was made"
         )
+    rows = rows if reading is None else read_as(rows, reading, bool(labels))
     if rows.schema.modalities != schema.modalities:
         raise DataError(
             f"{rows.name} is read otherwise than the training rows were: {_differ(rows.schema.modalities, schema.modalities)}"
         )
     check_reading(rows, reading)
     return rows
+
+
+def finite_answers(pipeline: Pipeline, batch: Batch) -> tuple[Prediction, Tensor]:
+    """Answers of which none is NaN or infinite, and bool ``[B]`` on the CPU: rows that got the prior's for that reason.
+
+    Of a pipeline that adapts, which such a row would spoil for those after it, these rows are taken out of what it learns from,
+    and it goes on from its calibrated state.
+
+    Raises:
+        DataError: the model itself is not finite.
+    """
+    prediction: Prediction = pipeline(batch)
+    wrong = _wrong(prediction)
+    if not bool(wrong.any()):
+        return prediction, wrong.cpu()
+    if pipeline.adapts:
+        pipeline.reset()
+        wrong = _wrong(pipeline.answer_before(batch))
+        prediction = pipeline(replace(batch, present=batch.present & ~wrong[:, None]))
+        pipeline_lost = _wrong(prediction)
+        wrong = wrong | pipeline_lost
+        if bool(pipeline_lost.any()):
+            pipeline.reset()
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in (*pipeline.parameters(), pipeline.model.prior)):
+        raise DataError("the weights of this model are not finite, so it has no answers; train it again")
+    names = pipeline.model.schema.names
+    present = pipeline.model.columns(batch) & ~wrong[:, None]
+    return prediction.where_present(names, present).fall_back(~wrong, pipeline.model.prior), wrong.cpu()
+
+
+def _wrong(prediction: Prediction) -> Tensor:
+    return ~torch.isfinite(prediction.output).flatten(1).all(1)
+
+
+def _not_finite(name: str, rows: Sequence[int]) -> str:
+    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+    return (
+        f"{name}: the answer to {len(rows)} rows is not finite: row {shown} (counted from 0). Look for numbers there that are "
+        "far from all that the model was trained on."
+    )
+
+
+def _tell_order(task: Task) -> None:
+    """scikit-learn takes columns of probabilities for sorted classes, whatever ``classes_`` says: of those it hands ``y``."""
+    if list(task.labels) != sorted(task.labels):
+        warnings.warn(
+            f"the classes stand in the order {', '.join(map(repr, task.labels))}, which is not the sorted one: scores of "
+            "scikit-learn that take probabilities, such as roc_auc and neg_log_loss, would take columns for other classes; "
+            "give labels that sort in this order, such as numbers",
+            stacklevel=3,
+        )
+
+
+def _tell_problems(data: Dataset, on_error: OnError | None) -> None:
+    """Who asked here for unreadable cells to be absent is told how many are; the rows themselves are not handed back."""
+    if on_error != "missing" or not len(data.problems):
+        return
+    first = next(iter(data.problems))
+    warnings.warn(
+        f"{data.name}: {len(data.problems)} cells cannot be used and count as absent; the first is row {first.row} (counted "
+        f"from 0), modality {first.modality!r}: {first.where}: {first.reason}",
+        stacklevel=4,
+    )
 
 
 def _same_target(rows: Dataset, schema: Schema) -> None:

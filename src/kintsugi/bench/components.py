@@ -145,15 +145,14 @@ def _paths_of(kind: str, text: str) -> tuple[str, ...]:
 
 def _of_pipeline(method: str, params: Mapping[str, Any], schema: Schema) -> tuple[list[str], tuple[str, ...]]:
     """What the pipeline of a method is made of, and the paths that its operators were given."""
-    import torch
-
     from kintsugi.core.methods import METHODS, create
+    from kintsugi.core.randomness import fork_rng_in_turn
     from kintsugi.imperfect.components import paths_given
     from kintsugi.training.components import names_in
 
-    key = (METHODS[method], canonical(params, "params"), canonical(schema.to_json(), "schema"))
+    key = (METHODS[method], canonical(params, "params"), canonical(schema.meaning(), "schema"))
     if key not in _pipelines:
-        with torch.random.fork_rng(devices=[]):
+        with fork_rng_in_turn():
             pipeline = create(method, schema, **params)
         paths = dict.fromkeys(path for module in pipeline.modules() for path in paths_given(vars(module)))
         _pipelines[key] = sorted({f"method {method}", *names_in(pipeline)}), tuple(paths)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kintsugi.bench.rows import read_rows, read_trials
-from kintsugi.bench.schema_sql import explain
+from kintsugi.bench.schema_sql import not_written
 from kintsugi.bench.trial import canonical
 from kintsugi.core.errors import ConfigError
 from kintsugi.io.files import replace_file
@@ -61,5 +61,5 @@ def export_table(table: pd.DataFrame, target: Path) -> Path:
     try:
         replace_file(target, memory.getvalue())
     except OSError as error:
-        raise explain(error, target) from error
+        raise not_written(error, target) from error
     return target

@@ -41,17 +41,17 @@ def remember(folder: Path, note: Note) -> None:
 
 
 def notes_of(folder: str | os.PathLike[str]) -> list[Note]:
-    """The notes of a store, oldest first; a line that a kill cut off is left out."""
+    """The notes of a store, oldest first; a line that a kill cut off, or that is no note, is left out."""
     path = Path(folder) / FILE
     if not path.is_file():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             said = json.loads(line)
-        except json.JSONDecodeError:
+            found.append(Note(**{key: said[key] for key in Note.__dataclass_fields__ if key in said}))
+        except (ValueError, TypeError, RecursionError):
             continue
-        found.append(Note(**{key: said[key] for key in Note.__dataclass_fields__ if key in said}))
     return found
 
 

@@ -15,8 +15,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kintsugi.bench.job import Done, Job, Planned
@@ -55,9 +56,10 @@ class OnRay:
     (another version, other rows) fails it and says what differs. Trials see no GPU.
 
     A cluster that this starts is ended again, and one that it joins stays. It has no dashboard and sends no usage statistics.
-    Ray's ports can be reached from the network of the machine. Since Ray 2.60 a cluster that ``local`` starts lets in only who
-    has its token, which Ray makes and keeps in ``~/.ray/auth_token``; a cluster that is joined asks for the token with which
-    it was started, if any (variables RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH, as Ray documents them).
+    A cluster that ``local`` starts listens on 127.0.0.1 alone, and since Ray 2.60 lets in only who has its token, which Ray makes
+    and keeps in ``~/.ray/auth_token``; that file and all that the cluster writes can be read by this user alone. The ports of a
+    cluster that is joined can be reached from its network; it asks for the token with which it was started, if any (variables
+    RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH, as Ray documents them).
 
     Args:
         address: ``local`` starts a cluster on this machine; ``auto`` joins the one that runs here, or that of the variable
@@ -260,13 +262,48 @@ def _joined(ray: Any, address: str, workers: int | None) -> Iterator[None]:
         own = {"num_cpus": workers, "object_store_memory": LOCAL_BYTES, "include_dashboard": False}
     with _handlers_kept(), _environment_kept(), _quiet():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            with _to_itself() if address == "local" else nullcontext():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
             raise ConfigError(_no_cluster(address, error)) from error
         try:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _to_itself() -> Iterator[None]:
+    """A cluster that is started in here listens on the loopback address alone, and no other user can read its files.
+
+    Ray makes the token that lets in whoever has it under the umask, mostly readable for all. It takes the address of a
+    network card even where ``_node_ip_address`` is 127.0.0.1; what it does on macOS and Windows is what is wanted here.
+    What its nodes write is private too, since they inherit the umask.
+    """
+    _make_private(token_file())
+    constants, switch = importlib.import_module("ray._private.ray_constants"), "ENABLE_RAY_CLUSTER"
+    clusters = getattr(constants, switch, None)
+    umask = os.umask(0o077)
+    try:
+        if clusters is not None:  # a version without the switch can be reached, but has its token
+            setattr(constants, switch, False)
+        yield
+    finally:
+        os.umask(umask)
+        if clusters is not None:
+            setattr(constants, switch, clusters)
+        _make_private(token_file())
+
+
+def token_file() -> Path:
+    """Where Ray keeps the token of the clusters of this user."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
+def _make_private(path: Path) -> None:
+    with suppress(OSError):  # there is none, or it is another user's, who decides about it
+        if path.is_file() and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _reach(address: str) -> None:

@@ -6,19 +6,21 @@ import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kintsugi.bench.made_with import FACT
-from kintsugi.bench.schema_sql import explain
+from kintsugi.bench.schema_sql import not_written
 from kintsugi.bench.store import Record, Store
 from kintsugi.bench.trial import Trial
 from kintsugi.core.errors import ConfigError, DataError, UnknownName, nearest
 from kintsugi.evaluation.protocols import Protocol
 from kintsugi.evaluation.results import COLUMNS
-from kintsugi.io.files import replace_file
+from kintsugi.io.files import read_bounded, replace_file
+from kintsugi.io.json_text import cannot_be_kept, odd, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,7 @@ FORMAT: Final = 2
 FORMATS: Final = (1, FORMAT)  # 1: versions are those of packages, as text; there is no made_with
 UNKNOWN = "unknown"
 ORIGIN = "origin"  # the version that marks a trial, and the column of an export
+MOST_BYTES = 64 << 20  # of a file: 10,000 conditions of 20 metrics have 40 MB
 FEWEST = 8  # digits of a hash by which a trial can be asked for
 
 Text = Annotated[str, Field(min_length=1)]
@@ -195,7 +198,7 @@ def give_out(store: Store, hash: str, file: Path, by: str) -> Path:
     try:
         replace_file(file, content.encode())
     except OSError as error:
-        raise explain(error, file) from error
+        raise not_written(error, file) from error
     return file
 
 
@@ -238,18 +241,12 @@ def _table(given: Outside, trial: Trial) -> pd.DataFrame:
 
 # what is wrong with a file --------------------------------------------------------------------------------------------
 def _read(file: Path) -> Outside:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-    try:
-        values = json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from error
-    except _TwiceError as error:
-        raise DataError(f"{file}: {error}") from error
-    except RecursionError as error:
-        raise DataError(f"{file}: nested too deeply") from error
+    values = read_json(read_bounded(file, MOST_BYTES, "result"), str(file))
+    unfit = [
+        f"{_path(where) or 'a field'}: {_shown(value)}" for where, value in islice(odd(values, cannot_be_kept), 20)
+    ]
+    if unfit:
+        raise DataError("\n".join(f"{file}: {one}" for one in unfit))
     if not isinstance(values, dict):
         raise DataError(f"{file}: expected an object with the fields {', '.join(Outside.model_fields)}")
     if values.get("format", FORMAT) not in FORMATS:
@@ -261,17 +258,10 @@ def _read(file: Path) -> Outside:
         raise DataError("\n".join(f"{file}: {problem}" for problem in _explain(values, error))) from error
 
 
-class _TwiceError(ValueError):
-    """A key stands twice in one object."""
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _TwiceError(f"the field {key!r} stands twice in one object")
-        found[key] = value
-    return found
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f"{value[:60]!r} has half of a surrogate pair, which no text file can hold; mend its spelling"
+    return f"{str(value)[:60]} is a number beyond 64 bits; write it as a decimal, or as text"
 
 
 def _explain(values: Mapping[str, Any], error: ValidationError) -> list[str]:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,11 +15,12 @@ import numpy as np
 from kintsugi.bench.trial import Trial
 from kintsugi.core.errors import DataError
 from kintsugi.evaluation.results import COLUMNS, KEY
-from kintsugi.io.files import replace_file
+from kintsugi.io.files import open_bounded, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_BYTES = 2 << 30  # of a file of outcomes, packed and unpacked: a million rows in 2,000 conditions, a byte each
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -167,11 +167,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What :func:`write_arrays` wrote.
 
     Raises:
-        DataError: the file is gone or damaged.
+        DataError: the file is gone, damaged, no regular file, or larger than outcomes are.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_bounded(path, MOST_BYTES, "file of outcomes") as file, np.load(file, allow_pickle=False) as archive:
+            if sum(info.file_size for info in archive.zip.infolist()) > MOST_BYTES:
+                raise ValueError(f"its members have more than {MOST_BYTES:,} bytes when they are unpacked")
             names = json.loads(archive["names"].tobytes())
             return {name: archive[str(place)] for place, name in enumerate(names)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); the outcomes of this trial are lost") from error
+    except Exception as error:  # the parsers of ZIP, deflate and NPY raise anything on damaged bytes
+        why = str(error)[:200] or type(error).__name__
+        raise DataError(f"{path} cannot be read ({why}); the outcomes of this trial are lost") from error

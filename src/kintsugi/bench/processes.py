@@ -17,7 +17,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -37,6 +36,7 @@ from kintsugi.bench.same_trial import refuse_another
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError
+from kintsugi.io.files import temporary_folder
 
 PERFORM = "kintsugi.bench.work:perform"
 LOOK_SECONDS = 0.2  # between two looks at limits, deaths and interruptions; all constants here are proposed here
@@ -109,10 +109,10 @@ class Processes:
             KeyboardInterrupt: Ctrl-C or SIGTERM.
         """
         with (
-            tempfile.TemporaryDirectory(prefix="kintsugi-workers-", ignore_cleanup_errors=True) as folder,
+            temporary_folder("kintsugi-workers") as folder,
             _Interruptions() as interruptions,
         ):
-            crew = _Crew(self, ledger, Path(folder), interruptions)
+            crew = _Crew(self, ledger, folder, interruptions)
             try:
                 crew.work()
             finally:

@@ -30,6 +30,8 @@ SELECT c.text, g.text, r.x, m.text, r.value, r.low, r.high, r.n, r.higher, k.tex
 FROM results r JOIN texts c ON c.id = r.condition JOIN texts g ON g.id = r.grp JOIN texts m ON m.id = r.metric
 JOIN texts k ON k.id = r.mask JOIN trials t ON t.id = r.trial WHERE t.hash = ? ORDER BY r.place
 """
+_NUMBER = (float, type(None))
+_KINDS = ((str,), (str,), _NUMBER, (str,), _NUMBER, _NUMBER, _NUMBER, (int,), (int,), (str,), _NUMBER)
 
 
 @contextmanager
@@ -128,8 +130,16 @@ def add_rows(db: sqlite3.Connection, trial: str, rows: Sequence[Row]) -> None:
 
 
 def read_rows(db: sqlite3.Connection, trial: str) -> list[Row]:
-    """The results of a trial, in their order."""
+    """The results of a trial, in their order.
+
+    Raises:
+        TypeError: a value is of another type than it was written in; for :func:`reading`.
+    """
     found = db.execute(_RESULTS, (trial,)).fetchall()
+    for row in found:  # any column of SQLite holds values of any type
+        for value, kinds in zip(row, _KINDS, strict=True):
+            if not isinstance(value, kinds):
+                raise TypeError(f"a result of trial {trial[:12]} holds {str(value)[:60]!r}")
     return [Row._make((*r[:8], bool(r[8]), *r[9:])) for r in found]
 
 

@@ -60,7 +60,7 @@ def findings(db: sqlite3.Connection, path: Path, folder: Path) -> list[str]:
             except (sqlite3.Error, *BROKEN) as error:
                 said = [f"trial {h[:12]}: {error}"]
             found += said
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         return [str(explain(error, path))]
     return found
 
@@ -93,7 +93,7 @@ def salvage(path: Path, into: Path) -> Salvaged:
         source = sqlite3.connect(copies / path.name, isolation_level=None)
         source.text_factory = lambda raw: raw.decode(errors="replace")  # a digest tells, not a UnicodeDecodeError
         _copy(source, target, path, into, report)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         report.lost.append(f"all that {path.name} holds: {error}; {_folders(path, target)}")
     finally:
         if source is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -70,10 +71,29 @@ class StoreError(KintsugiError, RuntimeError):
     """A store of trials that cannot be read or written: damaged, full, held by another process, of another version."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # as the system says it of a disk, a user's share of it, and a file
+
+
+def not_written(error: OSError, target: Path) -> Exception:
+    """What an error of the disk means for a file that results are written to; others as they are."""
+    if error.errno not in FULL:
+        return error
+    return StoreError(
+        f"{target}: the disk is full; the file was not written, and one that was there still is. Make room, or choose "
+        "another place; the store has not changed"
+    )
+
+
 def explain(error: Exception, path: Path) -> Exception:
     """What an error of SQLite or of the disk means; other errors as they are."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in FULL:
         return StoreError(f"{path.parent}: the disk is full; nothing was stored. Make room and run the trial again")
+    if isinstance(
+        error, UnicodeDecodeError
+    ):  # SQLite quotes the damaged text in its error, and Python cannot read that
+        return StoreError(
+            f"{path}: is damaged ({error}); Store.salvage({str(path.parent)!r}, into) keeps what can be read"
+        )
     if not isinstance(error, sqlite3.Error):
         return error
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind (SQLite, "Result Codes")
@@ -96,11 +116,53 @@ def explain(error: Exception, path: Path) -> Exception:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection to a store that exists, or is made.
+    """A connection to a store that exists, or is made; to one that exists and cannot be written, for reading alone.
 
     Raises:
         StoreError: a newer version, not a store, or damaged.
     """
+    try:
+        return _connect(path)
+    except StoreError as error:
+        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        forbidden = code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+        # SQLite says the same where too many files are open: only what nobody here can write stays as it is
+        if not forbidden or not path.is_file() or os.access(path.parent, os.W_OK, effective_ids=True):
+            raise
+    return _connect_to_read(path)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A store on a medium that cannot be written, such as an archive. SQLite wants to write beside it even to read.
+
+    ``immutable`` lets it do without (SQLite, "Uniform Resource Identifiers"), which is right where nobody can write: then
+    there is no log of changes that are not merged yet.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    has_log = log.is_file() and log.stat().st_size > 0
+    db = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro{'' if has_log else '&immutable=1'}",
+        timeout=BUSY_SECONDS, isolation_level=None, uri=True,
+    )  # fmt: skip
+    try:
+        _refuse_others(db, path)
+        if _number(db, "user_version") == 0:
+            raise StoreError(f"{path} holds nothing yet, and cannot be written; look at the rights of its folder")
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        db.close()
+        if has_log:
+            raise StoreError(
+                f"{path} cannot be written, and a process that was killed left {log.name}, which SQLite has to merge; "
+                "copy the folder to where it can be written, and read it there"
+            ) from error
+        raise explain(error, path) from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     except sqlite3.Error as error:
@@ -118,7 +180,7 @@ def connect(path: Path) -> sqlite3.Connection:
                     db.execute(f"PRAGMA application_id = {APPLICATION}")
                     db.execute(f"PRAGMA user_version = {VERSION}")
         _refuse_others(db, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         db.close()
         raise explain(error, path) from error
     except BaseException:
@@ -184,6 +246,9 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
         if db.in_transaction:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error | OSError) and (said := explain(error, path)) is not error:
+        if (
+            isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError)
+            and (said := explain(error, path)) is not error
+        ):
             raise said from error
         raise

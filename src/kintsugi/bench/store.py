@@ -142,9 +142,9 @@ class Store:
                 "SELECT state, process, beat, attempt FROM trials WHERE hash = ?", (trial.hash,)
             ).fetchone()
             mine = trial.hash in self._given_back and self._claims.get(trial.hash) == attempt
-            if state in ("done", "failed") or (
-                state == "running" and not mine and alive(process, beat, now, self.stale)
-            ):
+            with reading(self._db):
+                held = state == "running" and not mine and alive(process, beat, now, self.stale)
+            if state in ("done", "failed") or held:
                 return False
             self._db.execute(
                 "UPDATE trials SET state = 'running', worker = ?, process = ?, beat = ?, started = ?, seconds = NULL, "
@@ -255,7 +255,8 @@ class Store:
         return True
 
     def _agree(self, trial: Trial, rows: list[Any], packed: Mapping[str, Any]) -> None:
-        found = rows_differ(read_rows(self._db, trial.hash), rows)
+        with reading(self._db):
+            found = rows_differ(read_rows(self._db, trial.hash), rows)
         stored = self.outcomes(trial)
         for name in sorted(stored.keys() | packed.keys()):
             if name not in stored or name not in packed:
@@ -358,6 +359,9 @@ class Store:
 
     def export(self, path: str | os.PathLike[str], timing: bool = False) -> Path:
         """:meth:`table` as ``.csv`` or ``.parquet``; without timing, the same trials make the same bytes.
+
+        Text stands in a CSV file as it is. A spreadsheet takes one that begins with ``=``, ``+``, ``-`` or ``@`` for a
+        formula: open a file with names that others chose as text there, or export ``.parquet``.
 
         Raises:
             ConfigError: another ending.

@@ -199,7 +199,7 @@ def load_suite(
     """
     path = _find(name_or_path)
     content = read_text(path)
-    node, values = document(content, str(path), aliases=False)
+    node, values = document(content, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys such as datasets: and methods:, found {type(values).__name__}")
     settings = dict(settings or {})

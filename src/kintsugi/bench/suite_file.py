@@ -13,6 +13,7 @@ from kintsugi.core.errors import nearest
 from kintsugi.io.yaml_lines import real
 
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+MOST_SEEDS = 10_000  # each is a training of every method, and a number is written more quickly than they are run
 LARGEST_SEED = 2**62  # validation rows take the next one, and both have to fit 64 bits
 
 
@@ -28,8 +29,8 @@ def keyed(value: Any) -> Any:
 
 def _counted(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError("seeds is a list of seeds, or how many there are: 1 or more")
+        if not 1 <= value <= MOST_SEEDS:
+            raise ValueError(f"seeds is a list of seeds, or how many there are: 1 or more, up to {MOST_SEEDS:,}")
         return list(range(value))
     return value
 
@@ -40,7 +41,7 @@ def _bytes(value: Any) -> Any:
     found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]i?b)\s*", value.lower())
     try:
         return int(float(found[1]) * UNITS[found[2]]) if found else int(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("write memory as a number of bytes, or such as 4 GB or 512 MiB") from None
 
 
@@ -68,7 +69,7 @@ class LimitsEntry(_Strict):
     """Limits of each trial: seconds, and memory in bytes."""
 
     seconds: Annotated[float, Field(gt=0)] | None = None
-    memory: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
+    memory: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0, lt=2**63)] = None
 
 
 class Override(_Strict):
@@ -95,7 +96,9 @@ class SuiteFile(_Strict):
     training: _Names = [COMPLETE]
     methods: Annotated[list[Annotated[_MethodEntry, _Keyed]], BeforeValidator(listed), Field(min_length=1)]
     seeds: Annotated[
-        list[Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]], BeforeValidator(_counted), Field(min_length=1)
+        list[Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]],
+        BeforeValidator(_counted),
+        Field(min_length=1, max_length=MOST_SEEDS),
     ] = [0]
     protocol: _Names = ["standard"]
     trainer: dict[str, Any] = {}

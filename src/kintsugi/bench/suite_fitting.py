@@ -73,16 +73,15 @@ def check_made(method: Chosen, schema: Schema, wanted: Iterable[Mapping[str, Any
 
     The defaults do; they are not tried.
     """
-    import torch
-
     from kintsugi.core.methods import create
+    from kintsugi.core.randomness import fork_rng_in_turn
 
     tried: list[Mapping[str, Any]] = []
     for params in wanted:
         if not params or params in tried:
             continue
         tried.append(params)
-        with places.at("methods", method.place), torch.random.fork_rng(devices=[]):
+        with places.at("methods", method.place), fork_rng_in_turn():
             try:
                 create(method.key, schema, **params)
             except KintsugiError:

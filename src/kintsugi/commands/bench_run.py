@@ -25,23 +25,15 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no pair, or a value that is not YAML.
     """
-    import yaml
-
     from kintsugi.core.errors import ConfigError
+    from kintsugi.io.yaml_lines import word_value
 
     found: dict[str, Any] = {}
     for pair in pairs:
         name, sign, word = (part.strip() for part in pair.partition("="))
         if not sign or not name:
             raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
-        try:
-            value = yaml.safe_load(word)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {pair}: {word!r} is not YAML") from error
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-                value = float(value)
-        found[name] = value
+        found[name] = word_value(word, f"--set {pair[:200]}")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,7 @@ def read(data: str, columns: Path | None) -> Dataset:
             return built_in(data)
         raise ConfigError(f"{data}: say how to read its columns in a YAML file; see kintsugi train --help")
     options = read_columns(columns)
-    text = Path(data).suffix.lower() in (".csv", ".tsv")
-    return (Table.from_csv if text else Table.from_parquet)(data, **options)
+    return Table.from_rows(data, **options)
 
 
 def built_in(name: str) -> Dataset:
@@ -74,10 +72,9 @@ def settings(pairs: list[str], method: str) -> dict[str, Any]:
     Raises:
         UnknownName: no such argument. ConfigError: no pair, a value of another kind, or an argument under two names.
     """
-    import yaml
-
     from kintsugi.core.errors import ConfigError, UnknownName
     from kintsugi.core.methods import METHODS, arguments, current_names
+    from kintsugi.io.yaml_lines import word_value
 
     cls = METHODS[method]
     known = arguments(cls)
@@ -89,13 +86,7 @@ def settings(pairs: list[str], method: str) -> dict[str, Any]:
         today = cls.renamed.get(name, name)
         if today not in known:
             raise UnknownName(f"argument of {method}", name, known)
-        try:
-            value = yaml.safe_load(word)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {pair}: {word!r} is not YAML") from error
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-                value = float(value)
+        value = word_value(word, f"--set {pair[:200]}")
         if isinstance(known[today], (bool, int, float)) and not isinstance(value, (bool, int, float)):
             raise ConfigError(f"--set {pair}: {name} is like {known[today]!r}, not {word!r}")
         found[name] = value

@@ -58,28 +58,30 @@ class TextColumn(_Strict):
 
 
 class TabularColumns(_Strict):
-    """``kind: tabular``; columns of numbers and categories; categories: numbers that are categories all the same."""
+    """``kind: tabular``; columns of numbers and categories; categories, numbers: columns that are so whatever they hold."""
 
     kind: Literal["tabular"]
     columns: Annotated[list[str], Field(min_length=1)]
     categories: list[str] = []
+    numbers: list[str] = []
 
     def reader(self) -> Reader:
         """The reader that this describes."""
-        return tabular(self.columns, categories=self.categories)
+        return tabular(self.columns, categories=self.categories, numbers=self.numbers)
 
 
 class SeriesColumn(_Strict):
-    """``kind: series``; length in steps, channels."""
+    """``kind: series``; length in steps, channels; fill: what a channel reads that a step lacks."""
 
     kind: Literal["series"]
     column: str
     length: Annotated[int, Field(gt=0)] | None = None
     channels: Annotated[int, Field(gt=0)] | None = None
+    fill: Literal["forward", "zero"] | None = None
 
     def reader(self) -> Reader:
         """The reader that this describes."""
-        return series(self.column, length=self.length, channels=self.channels)
+        return series(self.column, length=self.length, channels=self.channels, fill=self.fill)
 
 
 class VectorColumn(_Strict):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import errno
 import hashlib
 import os
+import stat
 import struct
 import sys
 import time
@@ -20,6 +22,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from kintsugi.core.errors import DataError
+from kintsugi.data.foreign_cells import plain
 
 FRESH_SECONDS = 2.0  # a file that was written less long ago may change again without another time (FAT counts in 2 s)
 MOST_FILES = 1_000_000  # digests that are remembered: about 300 bytes each
@@ -47,9 +50,11 @@ def file_digest(path: Path) -> bytes:
     """SHA-256 of the bytes of a file, 32 bytes. Within a process a file that did not change is read once.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
     """
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a FIFO would be waited for without end
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     key = (str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if key in _files:
         return _files[key]
@@ -84,6 +89,8 @@ def _feed(digest: Any, value: Any) -> None:
             _put(digest, b"float", b"nan" if value != value else struct.pack("<d", value))
         case complex():
             _put(digest, b"complex", struct.pack("<dd", value.real, value.imag))
+        case memoryview() if value.format not in ("B", "b", "c"):
+            _feed_array(digest, np.asarray(value))
         case bytes() | bytearray() | memoryview():
             _put(digest, b"bytes", bytes(value))
         case decimal.Decimal() | uuid.UUID():
@@ -146,6 +153,19 @@ def _feed_tensor(digest: Any, values: Tensor) -> None:
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
+def _feed_seen(digest: Any, picture: Any) -> None:
+    """What else decides how a picture of Pillow is seen: transparency and the way up. Where there is neither, nothing."""
+    turned = picture.getexif().get(0x0112, 1)
+    if turned != 1:
+        _put(digest, b"turned", str(turned).encode())
+    if "transparency" in picture.info:
+        _put(digest, b"transparency", b"")
+        _feed(digest, picture.info["transparency"])
+    if picture.palette is not None and picture.palette.mode != "RGB":
+        _put(digest, b"palette of mode", picture.palette.mode.encode())
+        digest.update(bytes(picture.palette.palette))
+
+
 def structure_digest(module: nn.Module) -> bytes:
     """SHA-256 of what a module is, without its weights: classes and plain attributes of all modules inside, 32 bytes."""
     digest = hashlib.sha256()
@@ -203,6 +223,12 @@ def _feed_other(digest: Any, value: Any) -> None:
         _put(digest, b"picture", f"{value.mode} {value.size}".encode())
         _put(digest, b"palette", palette)
         digest.update(value.tobytes())
+        _feed_seen(digest, value)
+        return
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None and isinstance(value, arrow.Scalar | arrow.Array | arrow.ChunkedArray | arrow.Tensor):
+        _put(digest, b"arrow", str(value.type).encode())
+        _feed(digest, plain(value))
         return
     if isinstance(value, os.PathLike):
         _feed(digest, PurePath(value))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,11 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of the content."""
+
+    @property
+    def inputs_fingerprint(self) -> str:
+        """Hash of what methods are given of the rows: the same with labels and without."""
+        return self.fingerprint
 
     @property
     @abstractmethod
@@ -108,7 +114,7 @@ class TensorSource(Source):
     def _like(self, source: Source) -> Self:
         self.groups, self.split = source.groups, source.split
         self.problems, self.reading = source.problems, source.reading
-        self._fingerprint = source.fingerprint
+        self._fingerprint, self._inputs_fingerprint = source.fingerprint, source.inputs_fingerprint
         self._units = {name: source.units(name) for name in source.schema.names}
         return self
 
@@ -121,6 +127,11 @@ class TensorSource(Source):
         return batch
 
     @property
+    def inputs_fingerprint(self) -> str:
+        found: str = self.__dict__.get("_inputs_fingerprint") or self.fingerprint
+        return found
+
+    @property
     def fingerprint(self) -> str:
         if not hasattr(self, "_fingerprint"):
             rows = self._all
@@ -129,7 +140,7 @@ class TensorSource(Source):
             parts |= {f"mask {name}": rows.mask.get(name) for name in self.schema.names}
             parts |= {"target": rows.target, "target_present": rows.target_present, "weight": rows.weight}
             tensors = {name: tensor for name, tensor in parts.items() if tensor is not None}
-            digest = hashlib.sha256(repr(self.schema.to_json()).encode())
+            digest = hashlib.sha256(repr(self.schema.meaning()).encode())
             for tensor in tensors.values():
                 digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
             if not self._is_usual(tensors):  # version 0.1.0 wrote nothing but bytes
@@ -418,7 +429,7 @@ class Dataset(Data):
         rows = torch.as_tensor(rows, dtype=torch.int64)
         batch = self.source.read(self.index[rows])
         if self._identified:
-            identity = row_identities(stable_key("row", self.source.fingerprint), self.index[rows])
+            identity = row_identities(stable_key("row", self.source.inputs_fingerprint), self.index[rows])
             batch = replace(batch, identity=identity)
         kept = [place for place, change in enumerate(self.changes) if getattr(change, "keep", "nothing") == "truth"]
         first = kept[0] if kept else len(self.changes)
@@ -445,6 +456,16 @@ class Dataset(Data):
         source = self.source.in_memory()
         return self._with(source=source, _reference=replace(self._reference, source=source))
 
+    def read_by(self, source: Source) -> Dataset:
+        """The same rows in the same condition, by a source that reads the same table otherwise; damage is planned anew."""
+        plain = self._with(source=source, changes=(), _reference=replace(self._reference, source=source))
+        for change in self.changes:
+            if isinstance(change, _Hiding):
+                plain = plain._with(changes=(*plain.changes, change))
+            else:
+                plain = plain.with_corruption(change.distortion, seed=change.seed)
+        return plain
+
     # what may be done to it ------------------------------------------------------------------------------------
     def _with(self, **changes: Any) -> Dataset:
         other = object.__new__(Dataset)
@@ -452,11 +473,13 @@ class Dataset(Data):
         other.__dict__.update(changes)
         return other
 
-    def subset(self, rows: Tensor | Sequence[int]) -> Dataset:
-        rows = torch.as_tensor(rows)
-        if rows.dtype == torch.bool:
-            rows = rows.nonzero().flatten()
-        rows = rows.long() if len(rows) == 0 else rows  # an empty list is one of floats
+    def subset(self, rows: Tensor | Sequence[int] | slice) -> Dataset:
+        """Only these positions, in this order: numbers, a slice, or a bool for each row.
+
+        Raises:
+            DataError: as many bools as there are rows they are not, or a position that is none.
+        """
+        rows = _positions(rows, len(self), self.name)
         changes = tuple(change.of(rows) for change in self.changes)
         return self._with(index=self.index[rows], changes=changes, mask=None)
 
@@ -472,24 +495,48 @@ class Dataset(Data):
         return tuple(piece._with(_reference=reference) for piece in (first, *map(self.subset, others)))
 
     def split(
-        self, val: float = 0.15, test: float = 0.15, *, seed: int = 0, by_group: bool = True
+        self, val: float | None = None, test: float | None = None, *, seed: int = 0, by_group: bool = True
     ) -> tuple[Dataset, Dataset, Dataset]:
         """Train, validation and test rows: those that the data set fixes, else stratified by label and seeded.
+
+        Args:
+            val: share of validation rows, 0.15 unless said.
+            test: share of test rows, 0.15 unless said.
+            seed: of the order.
+            by_group: keep the rows of a group together.
+
+        Raises:
+            ConfigError: shares of a data set that fixes its parts, or such that leave no training row.
+            DataError: fewer rows or groups than parts.
 
         Rows of one group (a patient, a speaker) stay together unless ``by_group=False``. The :attr:`reference` of the three
         is the first of them, so that no statistic is taken over validation or test rows.
         """
         fixed = self.source.split
         if fixed is not None and len(self) == len(self.source.present):
+            if val is not None or test is not None:
+                raise ConfigError(
+                    f"{self.name} fixes its training, validation and test rows, so shares of them would do nothing: call split() "
+                    "without val and test, or make the table without split="
+                )
             train, second, third = (
                 self.subset(torch.isin(self.index, fixed[part])) for part in ("train", "val", "test")
             )
             return train, second, third  # they refer to the fixed training rows, as all of the data does
         from kintsugi.data.splits import split_rows
 
-        parts = split_rows(self, val, test, seed=seed, by_group=by_group)
+        shares = [0.15 if share is None else share for share in (val, test)]
+        parts = split_rows(self, *shares, seed=seed, by_group=by_group)
         train, second, third = self.pieces(*parts)
         return train, second, third
+
+    def folds(
+        self, n: int = 5, *, seed: int = 0, stratify: bool = True, by_group: bool = True
+    ) -> Iterator[tuple[Dataset, Dataset]]:
+        """Pairs of training and test rows for cross-validation; see :func:`kintsugi.data.folds.folds`."""
+        from kintsugi.data.folds import folds
+
+        return folds(self, n, seed=seed, stratify=stratify, by_group=by_group)
 
     def with_missing(self, mechanism: Mechanism, *, seed: int = 0, keep: Keep = "nothing") -> Dataset:
         """Take slots, steps or labels away; each of these once at most, whichever comes first.
@@ -543,6 +590,31 @@ class Dataset(Data):
             f"<{type(self).__name__} {self.name}: {len(self)} rows ({full} complete), {self.condition}; "
             f"{', '.join(f'{m.name} ({m.kind})' for m in self.schema.modalities)}; task {self.schema.task.key}>"
         )
+
+
+def _positions(rows: Any, count: int, name: str) -> Tensor:
+    """Int64 positions among ``count`` rows."""
+    if isinstance(rows, slice):
+        return (
+            torch.arange(count)[rows] if (rows.step or 1) > 0 else torch.tensor(range(count)[rows], dtype=torch.int64)
+        )
+    try:
+        rows = torch.as_tensor(rows if isinstance(rows, Tensor) else np.array(rows))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{name}: rows are chosen by positions, a slice or a bool for each row, not {rows!r}"
+        ) from error
+    if rows.ndim == 1 and rows.dtype == torch.bool:
+        if len(rows) != count:
+            raise DataError(f"{name}: {len(rows)} bools choose among {count} rows; give one for each")
+        return rows.nonzero().flatten()
+    rows = rows.long() if len(rows.flatten()) == 0 else rows  # an empty list is one of floats
+    if rows.ndim != 1 or rows.is_floating_point():
+        raise DataError(f"{name}: rows are chosen by whole numbers in one axis, not {rows.dtype} {list(rows.shape)}")
+    outside = ((rows >= count) | (rows < -count)).nonzero().flatten().tolist()
+    if outside:
+        raise DataError(f"{name}: there is no row {int(rows[outside[0]])} among {count} (counted from 0)")
+    return rows
 
 
 def _changed(batch: Batch, changes: Sequence[_Change], rows: Tensor) -> Batch:

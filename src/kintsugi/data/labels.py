@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,35 +15,16 @@ from torch import Tensor
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.schema import Task
 from kintsugi.data.cells import nothing
+from kintsugi.data.column_kinds import FEW, as_numbers, check_target, decide, distinct_cells, own_names
+from kintsugi.data.names import KnownNames, label, order_labels
 from kintsugi.tasks import Classification, Multilabel, Ordinal, Regression
+from kintsugi.tasks.label_values import as_written, typed
 
 OnError = Literal["raise", "missing"]
-FEW = 20  # an integer target with more distinct values than this is taken for a number, not for class ids
+ClassWeights = str | Mapping[Any, float] | Sequence[float]
+__all__ = ["FEW", "OnError", "choose_task", "encode", "infer_task", "label", "order_labels", "order_of"]
+
 TASK_NAMES = ("classification", "multilabel", "ordinal", "regression")
-
-
-def label(value: Any) -> str:
-    """The name of a label or category, the same however the file format typed it: 3, 3.0 and "3" are "3"."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value))
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def order_labels(names: Iterable[str]) -> list[str]:
-    """Numbers by value, then names by letter."""
-
-    def key(name: str) -> tuple[int, float, str]:
-        try:
-            number = float(name)
-        except ValueError:
-            return 1, 0.0, name
-        return (0, number, name) if math.isfinite(number) else (1, 0.0, name)
-
-    return sorted(names, key=key)
 
 
 def choose_task(
@@ -51,8 +33,9 @@ def choose_task(
     several: bool,
     task: str | Task | None,
     train: np.ndarray,
-    class_weights: str | Sequence[float] | None,
+    class_weights: ClassWeights | None,
     order: Sequence[Any] | None = None,
+    written: bool = False,
 ) -> Task:
     """The task that a target asks for.
 
@@ -62,8 +45,16 @@ def choose_task(
         several: see ``columns``.
         task: as the user gave it; None: inferred by :func:`infer_task`.
         train: bool ``[N]``: rows whose targets may be learned from; class names come from all rows.
-        class_weights: "balanced", weights in the order of the classes, or None.
+        class_weights: "balanced", weights in the order of the classes or by label, or None.
         order: classes of an ordinal target, from the lowest to the highest; None: see :func:`order_of`.
+        written: the cells come from a file without types, so that text may stand for numbers and booleans.
+
+    Warns:
+        UserWarning: nearly every row has a class of its own.
+
+    Raises:
+        DataError: lists or times as a target, or text that may be numbers while no task is said.
+        ConfigError: arguments that do not go together.
     """
     if isinstance(task, Task):
         if class_weights is not None or order is not None:
@@ -74,6 +65,8 @@ def choose_task(
     key = infer_task(frame, columns, several) if task is None else task
     if key not in TASK_NAMES:
         raise UnknownName("task", str(key), TASK_NAMES)
+    for column in columns if task is not None else ():
+        check_target(decide(frame[column], column), key)
     if class_weights is not None and key != "classification":
         raise ConfigError(f"class weights are for classification; this is {key}")
     if order is not None and key != "ordinal":
@@ -85,7 +78,11 @@ def choose_task(
     if len(columns) != 1:
         raise ConfigError(f"{key} has one target column, not {len(columns)}: {', '.join(columns)}")
     values = frame[columns[0]]
-    return Ordinal(order_of(values, order)) if key == "ordinal" else _classification(values, train, class_weights)
+    if key != "ordinal":
+        return _classification(values, train, class_weights, written)
+    names = order_of(values, order)
+    listed = values.dtype.categories if isinstance(values.dtype, pd.CategoricalDtype) else ()
+    return Ordinal(names, _answers(values, names, written, listed if order is None else order))
 
 
 def order_of(values: pd.Series, order: Sequence[Any] | None = None) -> list[str]:
@@ -129,7 +126,7 @@ def _regression(frame: pd.DataFrame, columns: Sequence[str], train: np.ndarray) 
     if int(keep.sum()) < 2:
         raise DataError(f"target {', '.join(columns)}: regression needs two rows with a number, or more")
     flat = target[keep].reshape(int(keep.sum()), -1)
-    for name, spread in zip(columns, flat.std(0).tolist(), strict=True):
+    for name, spread in zip(columns, (flat.max(0).values - flat.min(0).values).tolist(), strict=True):
         if not spread > 0:
             raise DataError(f"target {name!r} is the same in every row; there is nothing to learn")
     return Regression.fitted(target[keep], tuple(columns))
@@ -138,58 +135,89 @@ def _regression(frame: pd.DataFrame, columns: Sequence[str], train: np.ndarray) 
 def infer_task(frame: pd.DataFrame, columns: Sequence[str], several: bool) -> str:
     """Task of a target that the user did not name.
 
-    Several columns: multilabel if all hold 0 and 1 only, else regression. One column: text, booleans and categories are
-    classes; integers are classes if there are at most 20 distinct ones; other numbers are regression. Integers with
-    holes, which pandas holds as floats, count as integers.
+    Several columns: multilabel if all hold 0 and 1 only, else regression. One column: what
+    :func:`~kintsugi.data.column_kinds.decide` takes for names or booleans is classes; whole numbers are classes if there
+    are at most :data:`~kintsugi.data.column_kinds.FEW` distinct ones, whether they are held as integers, as floats (as
+    pandas does where a row has none) or as text; other numbers are regression.
+
+    Raises:
+        DataError: lists, times, or text that reads as numbers and is no few whole ones: nothing says what is meant.
     """
+    kinds = [decide(frame[column], column) for column in columns]
+    for kind in kinds:
+        check_target(kind, "regression" if several or kind.fault == "written" else None)
+    numbers = [as_numbers(frame[column]) for column in columns]
     if several:
-        plain = [{float(v) for v in frame[c].array if not nothing(v) and _is_number(v)} for c in columns]
-        words = any(not _is_number(v) for c in columns for v in frame[c].array if not nothing(v))
-        return "multilabel" if not words and all(p <= {0.0, 1.0} for p in plain) else "regression"
-    values = frame[columns[0]]
-    if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
-        there = [v for v in values.array if not nothing(v)]
-        if isinstance(values.dtype, pd.CategoricalDtype) or not all(
-            _is_number(v) and not isinstance(v, (bool, np.bool_)) for v in there
-        ):
-            return "classification"
-        values = pd.Series(there, dtype="float64")
-    numbers = values.dropna().to_numpy(dtype=np.float64)
-    whole = pd.api.types.is_integer_dtype(values.dtype) or bool(values.isna().any())
-    integers = whole and bool(np.all(np.isfinite(numbers))) and bool(np.all(numbers == np.round(numbers)))
-    return "classification" if integers and len(np.unique(numbers)) <= FEW else "regression"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number, np.bool_))
+        held = all(kind.kind in ("numbers", "booleans", "empty") for kind in kinds)
+        bits = all(set(np.unique(x[~np.isnan(x)])) <= {0.0, 1.0} for x in numbers)
+        return "multilabel" if held and bits else "regression"
+    (kind,), (values,) = kinds, numbers
+    if kind.kind not in ("numbers", "empty"):
+        return "classification"
+    values = values[~np.isnan(values)]
+    whole = bool(np.all(np.isfinite(values))) and bool(np.all(values == np.round(values)))
+    if whole and kind.distinct <= FEW:
+        return "classification"
+    check_target(kind, None)
+    return "regression"
 
 
 def _class_names(values: pd.Series) -> list[str]:
     """Every class that a row has, numbers by value and then names by letter."""
-    names = order_labels({label(v) for v in values.array if not nothing(v)})
+    codes, cells = distinct_cells(values)
+    names = order_labels({label(cell) for cell in cells})
     if not names:
         raise DataError(f"target {values.name!r} has no label in any row")
     if len(names) == 1:
         raise DataError(f"target {values.name!r} has one class only, {names[0]!r}, in every row that has a label")
+    warning = own_names(len(names), int((codes >= 0).sum()))
+    if warning:
+        warnings.warn(f"target {values.name!r}: {warning}; say task='regression' if these are numbers", stacklevel=2)
     return names
 
 
+def _answers(values: pd.Series, names: Sequence[str], written: bool, more: Iterable[Any] = ()) -> tuple[Any, ...]:
+    """The classes as the column has them, which answers are given in."""
+    codes, cells = distinct_cells(values)
+    cells = typed(cells, label) if written else cells
+    there = codes[codes >= 0]
+    counts = np.bincount(there, minlength=len(cells)).tolist()
+    rows = np.unique(codes, return_index=True)[1][-len(cells) :].tolist()
+    what = f"target {values.name!r}"
+    return as_written(cells, counts, rows, names, label, holes=len(there) < len(codes), more=more, what=what)
+
+
 def _classification(
-    values: pd.Series, train: np.ndarray, class_weights: str | Sequence[float] | None
+    values: pd.Series, train: np.ndarray, class_weights: ClassWeights | None, written: bool
 ) -> Classification:
     names = _class_names(values)
-    if class_weights is None:
-        return Classification(names)
-    if isinstance(class_weights, str):
-        if class_weights != "balanced":
-            raise ConfigError(f"class_weights must be 'balanced', a list or None, not {class_weights!r}")
-        words = [None if nothing(v) else label(v) for v in values.array]
-        counts = np.array([sum(w == n and bool(t) for w, t in zip(words, train, strict=True)) for n in names])
+    return Classification(names, _class_weights(values, names, train, class_weights), _answers(values, names, written))
+
+
+def _class_weights(
+    values: pd.Series, names: Sequence[str], train: np.ndarray, weights: ClassWeights | None
+) -> Sequence[float] | None:
+    if isinstance(weights, str):
+        if weights != "balanced":
+            raise ConfigError(f"class_weights must be 'balanced', a dict, a list or None, not {weights!r}")
+        codes, cells = distinct_cells(values)
+        place = {name: at for at, name in enumerate(names)}
+        of_cell = np.array([place[label(cell)] for cell in cells])
+        counts = np.bincount(of_cell[codes[(codes >= 0) & train]], minlength=len(names))
         total = counts.sum()
-        return Classification(names, [float(total / (len(names) * max(c, 1))) for c in counts])
-    if len(class_weights) != len(names):
-        raise ConfigError(f"{len(class_weights)} class weights for {len(names)} classes: {', '.join(names)}")
-    return Classification(names, class_weights)
+        return [float(total / (len(names) * max(c, 1))) for c in counts]
+    if isinstance(weights, Mapping):
+        known = KnownNames(names)
+        each = [1.0] * len(names)  # as scikit-learn has it for classes that are not named
+        for name, weight in weights.items():
+            at = known.place(name)
+            if at is None:
+                raise UnknownName("class in class_weights", label(name), names)
+            each[at] = float(weight)
+        return each
+    if weights is not None and len(weights) != len(names):
+        raise ConfigError(f"{len(weights)} class weights for {len(names)} classes: {', '.join(names)}")
+    return weights
 
 
 def encode(
@@ -213,23 +241,34 @@ def encode(
             raise DataError(
                 f"{name}: labels of {', '.join(columns)} must be 0 or 1; row {wrong[0]} (from 0) has others"
             )
-        return target, there
+        return target.float(), there
+    if not getattr(task, "needs_float64", False):
+        target = _in_float32(target, columns, name)
     return (target[:, 0] if task.outputs == 1 else target), there
 
 
+def _in_float32(target: Tensor, columns: Sequence[str], name: str) -> Tensor:
+    narrow = target.float()
+    far = (~torch.isfinite(narrow)).any(1).nonzero().flatten().tolist()
+    if far:
+        raise DataError(
+            f"{name}: target {', '.join(columns)}, row {far[0]} (counted from 0) holds a number beyond float32, 3.4e38; give "
+            "the target in a larger unit"
+        )
+    return narrow
+
+
 def _ids(values: pd.Series, task: Task, on_error: OnError, name: str) -> tuple[Tensor, Tensor]:
-    ids = {n: i for i, n in enumerate(task.names)}
-    target = torch.zeros(len(values), dtype=torch.int64)
-    there = torch.zeros(len(values), dtype=torch.bool)
+    known = KnownNames(task.names)
+    codes, cells = distinct_cells(values)
+    ids = [known.place(cell) for cell in cells]
+    table = np.array([-1 if place is None else place for place in ids] + [-1], dtype=np.int64)  # the last for a hole
+    found = table[codes]
+    there = torch.from_numpy(found >= 0)
+    target = torch.from_numpy(np.where(found >= 0, found, 0))
     strange: dict[str, list[int]] = {}
-    for row, value in enumerate(values.array):
-        if nothing(value):
-            continue
-        word = label(value)
-        if word in ids:
-            target[row], there[row] = ids[word], True
-        else:
-            strange.setdefault(word, []).append(row)
+    for row in np.flatnonzero((found < 0) & (codes >= 0)).tolist():
+        strange.setdefault(label(cells[codes[row]]), []).append(row)
     if strange and on_error == "raise":
         word, rows = next(iter(strange.items()))
         shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
@@ -242,11 +281,11 @@ def _ids(values: pd.Series, task: Task, on_error: OnError, name: str) -> tuple[T
 
 
 def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Float ``[N, K]``, 0 where a number is not there, and bool ``[N]``: rows with all K."""
+    """Float64 ``[N, K]``, 0 where a number is not there, and bool ``[N]``: rows with all K."""
     parts = []
     for column in columns:
         values = frame[column]
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = as_numbers(values)
         for row in np.flatnonzero(np.isnan(numbers)):
             if not nothing(values.array[row]):
                 raise DataError(
@@ -257,5 +296,5 @@ def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Tensor, Tenso
         parts.append(numbers)
     stacked = np.stack(parts, 1)
     there = ~np.isnan(stacked).any(1)
-    target = torch.from_numpy(np.where(there[:, None], stacked, 0)).float()
+    target = torch.from_numpy(np.where(there[:, None], stacked, 0))
     return target, torch.from_numpy(there)

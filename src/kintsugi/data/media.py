@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,9 +17,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kintsugi.core.errors import ConfigError
+from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.schema import Modality
-from kintsugi.data.cells import READERS, Decoded, Reader, ReadError, array, check_column, content, finite, fitted, place
+from kintsugi.data.cells import (
+    READERS,
+    Decoded,
+    Reader,
+    ReadError,
+    array,
+    check_column,
+    content,
+    finite,
+    fitted,
+    nothing,
+    place,
+)
+from kintsugi.data.foreign_cells import plain
+from kintsugi.data.sound_files import RATES, decode_audio, resampled
+
+__all__ = ["FORMATS", "AudioReader", "ImageReader", "audio", "decode_audio", "image"]
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # more than 8 bits; convert() would clip these at 255
@@ -27,6 +44,14 @@ FORMATS = (  # that Pillow decodes by itself. EPS is left out since it is a prog
     "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TIFF", "WEBP"
 )  # fmt: skip
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to "L"
+# Pixels, compared with what the head of a file says before anything is decoded.
+MOST_PIXELS = 89_478_485  # the number from which Pillow warns of decompression bombs: 256 MiB of 24-bit pixels
+MOST_DEEP_PIXELS = (
+    MOST_PIXELS // 2
+)  # with more than 8 bits: a mammogram has 28 million; they take 12 bytes each on the way
+MOST_OWN_PIXELS = 1 << 24  # delivered where no size was given: 4096 x 4096, 192 MiB a row in colour
+LOOKED_AT = 64  # cells, evenly spread, that are looked at for doubts
+QUIET = 2**16  # full scale of 16 bits: sound of 32 bits that never reaches it was probably 16 bits before
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,12 @@ class ImageReader(Reader):
                 break
             except ReadError:  # reported when its row is read
                 continue
+        if self.size is None and math.prod(found[0]) > MOST_OWN_PIXELS:
+            raise DataError(
+                f"column {self.column!r}: the first picture has {found[0][0]} x {found[0][1]} pixels; every row would be made "
+                f"as large. Say how large they shall be, image({self.column!r}, size=224); as they are, pictures of up "
+                f"to {MOST_OWN_PIXELS:,} pixels are read"
+            )
         return replace(self, size=self.size or found[0], channels=self.channels or found[1])
 
     def modality(self, name: str) -> Modality:
@@ -62,37 +93,46 @@ class ImageReader(Reader):
 
     def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
         size, channels = fitted(self.size), fitted(self.channels)
-        data = content(cells[0], self.column, root)
-        where = place(cells[0], self.column, root)
-        if data is None:
+        picture, where = self._picture(cells[0], root)
+        if picture is None:
             return _resize(_recolour(_pixels(array(cells[0], self.column), where), channels), size), None
-        picture = _open(data, where)
         if picture.mode in DEEP:
             deep = np.asarray(picture)
             scaled = deep.astype(np.float32) / (1 if picture.mode == "F" else 65535)
             return _resize(_recolour(_pixels(scaled, where), channels), size), None
-        picture = picture.convert("L" if channels == 1 else "RGB")
+        picture = _converted(picture, "L" if channels == 1 else "RGB", where)
         if picture.size != size[::-1]:
             picture = picture.resize(size[::-1], _pillow().Resampling.BILINEAR)
         values = torch.from_numpy(np.array(picture)).float().div_(255)  # a picture of 8 bits
         return (values[None] if values.ndim == 2 else values.permute(2, 0, 1)), None
 
-    def _look(self, cell: Any, root: Path | None) -> tuple[tuple[int, int], int]:
-        data = content(cell, self.column, root)
+    def _picture(self, cell: Any, root: Path | None) -> tuple[Any, str]:
+        """The picture of Pillow, decoded and upright, and where it is; None: the cell holds numbers."""
+        if _is_picture(cell):
+            return _upright(cell, f"column {self.column!r}"), f"column {self.column!r}"
+        data = content(cell, self.column, root, self.kind)
         where = place(cell, self.column, root)
-        if data is None:
+        return (None if data is None else _open(data, where)), where
+
+    def _look(self, cell: Any, root: Path | None) -> tuple[tuple[int, int], int]:
+        picture, where = self._picture(cell, root)
+        if picture is None:
             x = _pixels(array(cell, self.column), where)
             return (x.shape[1], x.shape[2]), 3 if x.shape[0] >= 3 else 1
-        picture = _open(data, where)
         return (picture.height, picture.width), 1 if picture.mode in GREY else 3
 
 
 def image(column: str, size: int | tuple[int, int] | None = None, channels: int | None = None) -> ImageReader:
     """Pictures as float32 ``[C, H, W]`` in [0, 1].
 
-    Cells are paths, bytes of a picture (``FORMATS``), or arrays ``(H, W)`` or ``(H, W, C)`` of integers (full
-    scale: their type's, 255 where they are wider than 16 bits) or floats in [0, 1]. The orientation that a camera
-    noted is applied, transparency is dropped, of several frames the first is taken.
+    Cells are paths, bytes of a picture (``FORMATS``), pictures of Pillow, mappings ``{"bytes", "path"}`` as Hugging Face
+    has them, or arrays ``(H, W)`` or ``(H, W, C)`` of integers (full scale: the largest of their type, 255 where they are
+    wider than 16 bits) or floats in [0, 1]. The orientation that a camera noted is applied, of several frames the first is
+    taken. What is transparent lies on white, as browsers show it; only where white is all that would be seen (a white
+    drawing) on black. Opaque pictures stay as they are.
+
+    Files have at most ``cells.MOST_BYTES``, pictures ``MOST_PIXELS`` pixels (``MOST_DEEP_PIXELS`` with more than 8 bits),
+    and without ``size`` the first one ``MOST_OWN_PIXELS``.
 
     Args:
         column: name of the column.
@@ -117,22 +157,66 @@ def _pillow() -> Any:
 
 def _open(data: bytes, where: str) -> Any:
     module = _pillow()
-    from PIL import ImageOps
-
     module.init()
     formats = [name for name in FORMATS if name in module.OPEN]  # AVIF is not in every Pillow
     try:
         picture = module.open(io.BytesIO(data), formats=formats)
-        picture.load()  # decodes everything, so that a truncated file is noticed here
-        return ImageOps.exif_transpose(picture)
-    except MemoryError:
-        raise
     except Exception as error:  # decoders raise anything on damaged bytes
         if not isinstance(error, module.UnidentifiedImageError):
             raise ReadError(where, f"cannot be decoded ({error})") from error
         name = _other_format(data, module.OPEN)
         problem = f"is an image of format {name}, which is not read" if name else "is no image in a known format"
         raise ReadError(where, f"{problem}; formats that are: {', '.join(formats)}") from error
+    return _upright(picture, where)
+
+
+def _is_picture(cell: Any) -> bool:
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(cell, pillow.Image)
+
+
+def _upright(picture: Any, where: str) -> Any:
+    """The picture decoded and turned as its camera noted.
+
+    Raises:
+        ReadError: too large, or damaged.
+    """
+    from PIL import ImageOps
+
+    most = MOST_DEEP_PIXELS if picture.mode in DEEP else MOST_PIXELS
+    if picture.width * picture.height > most:
+        raise ReadError(
+            where, f"has {picture.width} x {picture.height} pixels of mode {picture.mode}; at most {most:,} are read"
+        )
+    try:
+        picture.load()  # decodes everything, so that a truncated file is noticed here
+        return ImageOps.exif_transpose(picture)
+    except Exception as error:  # decoders raise anything on damaged bytes; MemoryError: of a size within the bounds
+        raise ReadError(where, f"cannot be decoded ({error or type(error).__name__})") from error
+
+
+def _converted(picture: Any, mode: str, where: str) -> Any:
+    """In grey (``L``) or colour (``RGB``), on white where it is transparent."""
+    try:
+        if picture.mode == "La":  # colours times opacity, from which Pillow goes to LA alone
+            picture = picture.convert("LA")
+        if picture.has_transparency_data:
+            clear = picture.convert("RGBA")
+            if clear.getextrema()[3][0] < 255:
+                picture = _on_white(clear)
+        return picture.convert(mode)
+    except Exception as error:  # such as from LAB, which Pillow cannot
+        raise ReadError(where, f"cannot be turned from mode {picture.mode} into {mode} ({error})") from error
+
+
+def _on_white(picture: Any) -> Any:
+    """An RGBA picture as RGB on white; on black where nothing but white would be left."""
+    module = _pillow()
+    white = module.new("RGBA", picture.size, (255, 255, 255, 255))
+    seen = module.alpha_composite(white, picture).convert("RGB")
+    if seen.getextrema() != ((255, 255), (255, 255), (255, 255)):
+        return seen
+    return module.alpha_composite(module.new("RGBA", picture.size, (0, 0, 0, 255)), picture).convert("RGB")
 
 
 def _other_format(data: bytes, known: Mapping[str, Any]) -> str | None:
@@ -160,7 +244,7 @@ def _pixels(values: np.ndarray, where: str) -> Tensor:
     elif values.dtype.kind == "b":
         scaled = values.astype(np.float32)
     else:
-        full = 65535 if values.dtype in (np.uint16, np.int16) else 255
+        full = np.iinfo(values.dtype).max if values.dtype.itemsize <= 2 else 255
         if values.min() < 0 or values.max() > full:
             raise ReadError(where, f"pixels run from {values.min()} to {values.max()}; {values.dtype} is 0 to {full}")
         scaled = (values / full).astype(np.float32)
@@ -168,7 +252,11 @@ def _pixels(values: np.ndarray, where: str) -> Tensor:
 
 
 def _recolour(x: Tensor, channels: int) -> Tensor:
-    colour = x[:3] if len(x) >= 3 else x[:1]  # the rest is transparency
+    colour = x[:3] if len(x) >= 3 else x[:1]
+    if len(x) in (2, 4) and float(x[-1].min()) < 1:  # the last one says how opaque
+        alpha = x[-1:]
+        seen = colour * alpha + (1 - alpha)
+        colour = seen if float(seen.min()) < 1 else colour * alpha
     if len(colour) == channels:
         return colour
     if channels == 3:
@@ -208,24 +296,53 @@ class AudioReader(Reader):
         return Modality(name, "audio", (self.samples,), rate=float(self.rate))
 
     def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
-        data = content(cells[0], self.column, root)
-        where = place(cells[0], self.column, root)
-        if data is None:
-            wave = _from_array(array(cells[0], self.column), where)
+        cell = plain(cells[0])
+        if isinstance(cell, Mapping) and cell.get("array") is not None and cell.get("bytes") is None:
+            wave = self._sampled(cell)
+        elif (data := content(cell, self.column, root, self.kind)) is not None:
+            wave = decode_audio(data, self.rate, place(cell, self.column, root), self.seconds)
         else:
-            wave = decode_audio(data, self.rate, where, self.seconds)
+            wave = _from_array(array(cell, self.column), f"column {self.column!r}")
         out = torch.zeros(self.samples)
         wave = wave[: self.samples]
         out[: len(wave)] = torch.from_numpy(wave)
         return out, None
 
+    def _sampled(self, cell: Mapping[str, Any]) -> np.ndarray:
+        """``{"array": …, "sampling_rate": …}``, as Hugging Face has sound."""
+        where, rate = f"column {self.column!r}", plain(cell.get("sampling_rate"))
+        whole = isinstance(rate, (int, float)) and not isinstance(rate, bool) and float(rate).is_integer()
+        if rate is None or not whole or not (int(rate) == self.rate or RATES[0] <= rate <= RATES[1]):
+            raise ReadError(
+                where, f"has the sampling_rate {rate!r}; it must be whole, from {RATES[0]:,} to {RATES[1]:,} Hz"
+            )
+        wave = _from_array(array(cell["array"], self.column), where)
+        longest = math.ceil((self.seconds + 0.1) * int(rate))
+        heard: np.ndarray = np.clip(resampled(wave[:longest], int(rate), self.rate), -1, 1).astype(np.float32)
+        return heard
+
+    def doubts(self, frame: pd.DataFrame, root: Path | None) -> Iterator[str]:
+        cells = [plain(cell) for cell in spread(frame[self.column])]
+        wide = [cell for cell in cells if isinstance(cell, np.ndarray) and cell.dtype == np.int32 and cell.size]
+        peak = max((int(np.abs(cell.astype(np.int64)).max()) for cell in wide), default=0)
+        if 0 < peak < QUIET:
+            yield (
+                f"column {self.column!r} holds sound of 32 bits whose samples reach {peak} of {2**31 - 1} in the "
+                f"{len(wide)} cells that were looked at; if they are 16-bit samples, give them as such: cell.astype('int16')"
+            )
+
 
 def audio(column: str, rate: int, seconds: float) -> AudioReader:
     """Sound as float32 ``[rate * seconds]`` in [-1, 1].
 
-    Cells are paths, bytes of any format that libsndfile reads, or arrays of samples ``(S,)`` or ``(S, channels)``,
-    taken to be at ``rate`` already: integers at the full scale of their type (16 bits where wider than 32), floats in
-    [-1, 1]. Channels are averaged, other rates resampled, the end is cut or filled with zeros.
+    Cells are paths, bytes of any format that libsndfile reads, mappings ``{"bytes", "path"}`` or ``{"array",
+    "sampling_rate"}`` as Hugging Face has them, or arrays of samples ``(S,)`` or ``(S, channels)``, taken to be at ``rate``
+    already: integers at the full scale of their type (16 bits where wider than 32), floats in [-1, 1], in files too.
+    Channels are averaged, other rates resampled, the end is cut or filled with zeros. What comes out of MP3, Vorbis and
+    Opus a little beyond [-1, 1] is clipped.
+
+    Files have at most ``cells.MOST_BYTES`` and rates within ``sound_files.RATES``; no more of them is decoded than
+    ``seconds`` need.
 
     Args:
         column: name of the column.
@@ -235,57 +352,6 @@ def audio(column: str, rate: int, seconds: float) -> AudioReader:
     if int(rate) < 1 or not seconds > 0:
         raise ConfigError(f"rate and seconds must be above 0, not {rate!r} and {seconds!r}")
     return AudioReader(check_column(column), int(rate), float(seconds))
-
-
-def decode_audio(data: bytes, rate: int, where: str, seconds: float | None = None) -> np.ndarray:
-    """Float32 ``[samples]`` in [-1, 1] at this rate: mean of the channels, at most ``seconds`` long.
-
-    Raises:
-        ReadError: not sound, truncated, or not finite.
-    """
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package without its library
-        raise ImportError("reading sound needs soundfile: pip install 'kintsugi-ml[audio]'") from error
-    _whole(data, where)
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            native, frames = int(file.samplerate), int(file.frames)
-            if seconds is not None:  # a little more, so that the filter of the resampler has no edge there
-                frames = min(frames, math.ceil((seconds + 0.1) * native))
-            wave = file.read(frames, dtype="float32", always_2d=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ReadError(where, f"cannot be decoded ({error})") from error
-    if len(wave) < frames:
-        raise ReadError(where, f"is truncated: {len(wave)} of {frames} samples are there")
-    if not len(wave):
-        raise ReadError(where, "holds no samples")
-    mono = finite(wave.mean(1), where)
-    if native != rate:
-        from scipy.signal import resample_poly
-
-        shared = math.gcd(rate, native)
-        mono = resample_poly(mono, rate // shared, native // shared)
-    clipped: np.ndarray = np.clip(mono, -1, 1).astype(np.float32)
-    return clipped
-
-
-def _whole(data: bytes, where: str) -> None:
-    """Libsndfile reads a WAV file that was cut off as if it were a shorter one; its header tells."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return
-    at = 12
-    while at + 8 <= len(data):
-        chunk, size = data[at : at + 4], struct.unpack("<I", data[at + 4 : at + 8])[0]
-        if chunk == b"data":
-            unknown = size >= 0x7FFFF000  # what a program writes that did not know the length yet
-            if at + 8 + size > len(data) and not unknown:
-                raise ReadError(where, f"is truncated: {len(data) - at - 8} of {size} bytes of sound are there")
-            return
-        at += 8 + size + size % 2
-    raise ReadError(where, "is truncated: no sound in it")
 
 
 def _from_array(values: np.ndarray, where: str) -> np.ndarray:
@@ -308,6 +374,12 @@ def _from_array(values: np.ndarray, where: str) -> np.ndarray:
             raise ReadError(where, f"samples reach {np.abs(values).max()}, beyond {bits} bits")
     mono = wave if channels < 0 else wave.mean(channels)
     return np.clip(mono, -1, 1).astype(np.float32)
+
+
+def spread(values: pd.Series) -> list[Any]:
+    """Up to ``LOOKED_AT`` cells that hold something, from the first to the last row."""
+    step = max(1, len(values) // LOOKED_AT)
+    return [cell for cell in values.array[::step] if not nothing(cell)]
 
 
 READERS |= {"image": ImageReader, "audio": AudioReader}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,36 @@ from torch import Tensor
 from kintsugi.core.batch import Batch
 from kintsugi.core.encoder import blank
 from kintsugi.core.errors import ConfigError, DataError
-from kintsugi.core.schema import KINDS, Modality, Schema, Task
-from kintsugi.data.cells import Decoded, Reader, ReadError, is_path, nothing, resolve
+from kintsugi.core.locks import ThreadLock
+from kintsugi.core.schema import KINDS, Modality, Schema, Task, task_from_json
+from kintsugi.data.cells import Decoded, Reader, ReadError, is_list, path_of, reader_from_json, resolve
+from kintsugi.data.column_kinds import as_numbers, distinct_cells
 from kintsugi.data.content import content_digest, file_digest
 from kintsugi.data.dataset import Problem, Problems, Source
+from kintsugi.data.foreign_cells import plain
 from kintsugi.data.labels import OnError, encode
+from kintsugi.data.names import label
 
 CACHE = 128 << 20  # bytes of decoded cells that are kept
 FORMAT = 1
+MANY_LOST = 0.5  # share of the paths of a column that lead nowhere, from which on it is said
+ENOUGH_PATHS = 10  # of which none leads anywhere: no accident of single rows any more, but an error
 FILES = {"image", "audio", "series", "vector"}  # kinds whose cells may be paths
 SPLIT_NAMES = {"train": "train", "val": "val", "test": "test", "validation": "val", "valid": "val", "dev": "val"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a table was made of, so that its readers can learn from other rows.
+
+    modalities: the readers as they were given, not fitted. task: what the target means, from rows that may be learned from
+    (bool ``[N]``). shown: bool ``[N, M]``, labelled: bool ``[N]``: what readers and task have learned from.
+    """
+
+    modalities: Mapping[str, Reader]
+    task: Callable[[np.ndarray], Task]
+    shown: Tensor
+    labelled: Tensor
 
 
 class TableSource(Source):
@@ -66,6 +87,11 @@ class TableSource(Source):
         self._plain = {*target, group, split, weight}  # columns that are read as they stand, paths too
         self.schema = Schema(tuple(r.modality(n) for n, r in self.readers.items()), task)
         holes = [reader.holes(frame, root) for reader in self.readers.values()]
+        for (modality, reader), absent in zip(self.readers.items(), holes, strict=True):
+            if reader.kind in FILES:
+                check_paths(frame, reader, absent, root, f"{name}: modality {modality!r}")
+            for doubt in reader.doubts(frame, root):
+                warnings.warn(f"{name}: modality {modality!r}: {doubt}", UserWarning, stacklevel=4)
         self.present = torch.from_numpy(~np.stack(holes, 1))
         self.target: Tensor | None = None
         self.target_present = torch.zeros(len(frame), dtype=torch.bool)
@@ -75,6 +101,7 @@ class TableSource(Source):
         self.split = None if split is None else split_rows_of(frame[split], name)
         self.weight = None if weight is None else _weights(frame[weight], name)
         self._weighted = weight
+        self.roles = {"group": group, "split": split, "weight": weight}
         self.problems: Problems = Problems()
         self.reading: dict[str, Any] = {
             "format": FORMAT,
@@ -85,10 +112,12 @@ class TableSource(Source):
             "on_error": on_error,
         }
         self._cells = {c: _cells(frame[c]) for reader in self.readers.values() for c in reader.columns}
-        slots = min(len(frame), cache // self.row_bytes)
-        self._shelves = {m.name: _Shelf(m, slots) for m in self.schema.modalities}
         self._bad: set[tuple[int, str]] = set()
-        self._lock = threading.Lock()
+        self.origin: Origin | None = None
+        self._made: dict[str, Any] = {
+            "root": root, "on_error": on_error, "group": group, "split": split, "weight": weight, "name": name, "cache": cache
+        }  # fmt: skip
+        self._make_room()
 
     def read(self, rows: Tensor) -> Batch:
         rows = rows.to(torch.int64)
@@ -148,10 +177,18 @@ class TableSource(Source):
         if (row, name) in self._bad:
             return None
         reader = self.readers[name]
+        cells = [self._cells[c][row] for c in reader.columns]
         try:
-            value = reader.read([self._cells[c][row] for c in reader.columns], self.root)
+            if self.on_error == "missing":
+                value, partly = reader.read_leniently(cells, self.root)
+            else:
+                value, partly = reader.read(cells, self.root), []
             if value[1] is not None and not value[1].any():
-                raise ReadError(", ".join(reader.columns), "holds nothing where it is read")
+                raise partly[0] if partly else ReadError(", ".join(reader.columns), "holds nothing where it is read")
+            if partly:
+                where = ", ".join(dict.fromkeys(problem.where for problem in partly))
+                reason = "; ".join(dict.fromkeys(problem.reason for problem in partly))
+                self.problems.add(Problem(row, name, where, f"{reason}; the rest of the row is read"))
             return value
         except ReadError as error:
             if self.on_error == "raise":
@@ -177,7 +214,7 @@ class TableSource(Source):
             DataError: a cell of a type whose content cannot be told; names column, row and type.
         """
         if not hasattr(self, "_fingerprint"):
-            digest = hashlib.sha256(json.dumps(self.reading, sort_keys=True).encode())
+            digest = hashlib.sha256(json.dumps(self._meaning(), sort_keys=True).encode())
             digest.update(self._beyond_reading())
             for column in self.frame.columns:
                 digest.update(column.encode())
@@ -187,6 +224,11 @@ class TableSource(Source):
                     digest.update(self._files_digest(column, reader.kind))
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
+
+    def _meaning(self) -> dict[str, Any]:
+        """How the table is read, without how answers are spelt."""
+        task = self.schema.task
+        return {**self.reading, "task": {"key": task.key, **task.meaning()}}
 
     def _beyond_reading(self) -> bytes:
         """The column of weights, and the order of modalities where that of the columns does not say it; else nothing.
@@ -225,10 +267,81 @@ class TableSource(Source):
         for cell in self.frame[column].array:
             if names_file(cell, kind):
                 try:
-                    digest.update(file_digest(resolve(cell, self.root)))
+                    digest.update(file_digest(resolve(path_of(cell), self.root)))
                 except (OSError, ValueError):
                     digest.update(b"no such file")
         return digest.digest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock and the decoded cells, which are those of one process."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_shelves")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        slots = min(len(self.frame), self._made["cache"] // self.row_bytes)
+        self._shelves = {m.name: _Shelf(m, slots) for m in self.schema.modalities}
+        self._lock = ThreadLock(torn=self._forget)  # a DataLoader forks its workers while others may read
+
+    def refitted(self, shown: Tensor, labelled: Tensor, hidden: Mapping[str, np.ndarray]) -> TableSource:
+        """The same table, of which the readers have learned from these slots and labels alone.
+
+        Args:
+            shown: bool ``[N, M]``: slots that may be learned from.
+            labelled: bool ``[N]``: labels that may be.
+            hidden: column -> bool ``[N]``: cells of tables that may not be.
+
+        Raises:
+            ConfigError: it was read by the reading of a model, which is not learned anew.
+        """
+        origin = self.origin
+        if origin is None:
+            raise ConfigError(f"{self.name} is read as a model was trained; its readers learn nothing anew")
+        frame = self.frame
+        for column, gone in hidden.items():
+            frame = frame.assign(**{column: frame[column].mask(gone)})
+        with warnings.catch_warnings():  # said when the table was made
+            warnings.simplefilter("ignore")
+            readers = {
+                name: reader.fit(frame[shown[:, m].numpy()], self.root)
+                for m, (name, reader) in enumerate(origin.modalities.items())
+            }
+            fresh = self._with(readers, origin.task(labelled.numpy()))
+        fresh.origin = replace(origin, shown=shown, labelled=labelled)
+        return fresh
+
+    def read_as(self, reading: Mapping[str, Any], labels: bool = True) -> TableSource:
+        """The same table, read as a model's training rows were; without ``labels`` it has no target."""
+        readers = {name: reader_from_json(saved) for name, saved in reading["modalities"].items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fresh = self._with(readers, task_from_json(reading["task"]), labels)
+        fresh.reading = {**dict(reading), "on_error": self.on_error}
+        return fresh
+
+    def _with(self, readers: Mapping[str, Reader], task: Task, labels: bool = True) -> TableSource:
+        return type(self)(self.frame, readers, self.reading["target"] if labels else (), task, **self._made)
+
+    @property
+    def inputs_fingerprint(self) -> str:
+        """Of the cells that readers read, files by their bytes: the same with a target and without, however they are scaled."""
+        if not hasattr(self, "_inputs_fingerprint"):
+            digest = hashlib.sha256()
+            for name, reader in self.readers.items():
+                digest.update(json.dumps([name, reader.kind, *reader.columns]).encode())
+                for column in reader.columns:
+                    digest.update(self._cells_digest(column))
+                    if reader.kind in FILES:
+                        digest.update(self._files_digest(column, reader.kind))
+            self._inputs_fingerprint = digest.hexdigest()[:16]
+        return self._inputs_fingerprint
+
+    def _forget(self) -> None:
+        """Let go of every decoded cell."""
+        for shelf in self._shelves.values():
+            shelf.clear()
 
     @property
     def cached_bytes(self) -> int:
@@ -261,6 +374,10 @@ class _Shelf:
         one = self.values[:1].nbytes + (0 if self.mask is None else self.mask[:1].nbytes)
         return len(self._slot) * one
 
+    def clear(self) -> None:
+        """Hold nothing."""
+        self._slot = OrderedDict()
+
     def find(self, row: int) -> int | None:
         """Where this row's cell is."""
         slot = self._slot.get(row)
@@ -285,7 +402,9 @@ class _Shelf:
 
 def split_rows_of(values: pd.Series, name: str) -> dict[str, Tensor]:
     """Positions of the rows of each part that a column names; rows without a name are in none."""
-    words = [None if pd.isna(v) else str(v).strip().lower() for v in values.array]
+    codes, cells = distinct_cells(values)
+    called = [label(cell).lower() for cell in cells]
+    words = [called[code] if code >= 0 else None for code in codes]
     for row, word in enumerate(words):
         if word and word not in SPLIT_NAMES:
             raise DataError(f"{name}: column {values.name!r}, row {row} (counted from 0) holds {word!r}; it must be "
@@ -295,15 +414,20 @@ def split_rows_of(values: pd.Series, name: str) -> dict[str, Tensor]:
 
 
 def _groups(values: pd.Series) -> Tensor:
-    """Int64 ``[N]``; a row without a group is a group of its own."""
-    codes = pd.factorize(values)[0].astype(np.int64)
+    """Int64 ``[N]``; a row without a group is a group of its own. 7, 7.0, "7" and "7 " are one (see ``label``)."""
+    cells_of, cells = distinct_cells(values)
+    for cell in cells:
+        if isinstance(plain(cell), list | tuple | dict | set | np.ndarray):
+            raise DataError(f"group column {values.name!r} holds {type(cell).__name__}; a group is one name or number")
+    named = pd.factorize(np.array([label(cell) for cell in cells], dtype=object))[0].astype(np.int64)
+    codes = np.append(named, -1)[cells_of]  # the last for a hole
     alone = codes < 0
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
     return torch.from_numpy(codes)
 
 
 def _weights(values: pd.Series, name: str) -> Tensor:
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = as_numbers(values)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
     if len(wrong):
         raise DataError(
@@ -350,5 +474,39 @@ def cell_digest(cell: Any) -> bytes:
 
 def names_file(cell: Any, kind: str) -> bool:
     """Whether a reader of this kind takes the cell for the path of a file."""
-    listed = kind in ("series", "vector") and isinstance(cell, str) and cell.lstrip().startswith("[")
-    return is_path(cell) and not nothing(cell) and not listed
+    return path_of(cell) is not None and not (kind in ("series", "vector") and is_list(cell))
+
+
+def check_paths(frame: pd.DataFrame, reader: Reader, absent: np.ndarray, root: Path | None, where: str) -> None:
+    """Say where most paths of a column lead nowhere: from ``MANY_LOST`` of them on. Where all do, that is an error, if there
+    are ``ENOUGH_PATHS``; with fewer a warning, since one new row may well lack its file.
+
+    Args:
+        frame: the rows.
+        reader: of files.
+        absent: bool ``[N]``, what the reader takes for holes.
+        root: folder of relative paths.
+        where: table and modality, for the message.
+
+    Raises:
+        DataError: no path leads to a file.
+    """
+    (column,) = reader.columns
+    cells = frame[column].array
+    lost = [row for row in np.flatnonzero(absent).tolist() if names_file(cells[row], reader.kind)]
+    if not lost:
+        return
+    count = len(lost) + sum(names_file(cells[row], reader.kind) for row in np.flatnonzero(~absent).tolist())
+    if len(lost) < MANY_LOST * count:
+        return
+    tried = resolve(path_of(cells[lost[0]]), root)
+    share = f"{len(lost)} of {count} paths" if len(lost) < count or count == 1 else f"all {count} paths"
+    message = (
+        f"{where}: {share} in column {column!r} lead to no file; the first is in row {lost[0]} (counted from 0), looked for at "
+        f"{tried if tried.is_absolute() else Path.cwd() / tried}. Such rows count as without it. If the files are in another "
+        "folder, say so with root=FOLDER (new rows: kg.Table.from_reading(rows, model.reading_, root=FOLDER)); if there are "
+        "none, empty the cells"
+    )
+    if len(lost) == count >= ENOUGH_PATHS:
+        raise DataError(message)
+    warnings.warn(message, UserWarning, stacklevel=5)

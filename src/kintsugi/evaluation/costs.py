@@ -19,6 +19,7 @@ from kintsugi.core.data import Data
 from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.pipeline import Pipeline
+from kintsugi.core.randomness import fork_rng_in_turn
 from kintsugi.evaluation.costs_flops import count_flops
 from kintsugi.evaluation.costs_memory import PATIENCE, peak_memory
 from kintsugi.evaluation.naming import name_of, pipeline_of
@@ -158,7 +159,7 @@ def costs(
     batches = [_batch(data, subset, size).to(device) for subset, size in keys]
     calls = [_asking(measured, batch) for batch in batches]
     cards = [device] if device.type == "cuda" else []
-    with evaluating(measured), torch.no_grad(), torch.random.fork_rng(cards):
+    with evaluating(measured), torch.no_grad(), fork_rng_in_turn(cards):
         counted = [count_flops(call) for call in calls]
         seconds = _latencies(calls, runs, device)
         slowest = 10 * torch.get_num_threads() * float(seconds.mean(1).sum())  # a fork has one thread

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,12 @@ from itertools import combinations
 from typing import Any
 
 from kintsugi.core.data import Data
-from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
 from kintsugi.core.registry import Registry
 from kintsugi.core.schema import Modality, Schema
 
 MOST_MODALITIES = 12
+MOST_MASKS = 1000  # a rate: by then the error of a mean over masks is a thirtieth of their spread
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -139,9 +139,11 @@ def rates(about: About, *wanted: float, seeds: int = 1) -> Protocol:
         seeds: masks drawn a rate.
 
     Raises:
-        ConfigError: a rate that cannot be reached.
+        ConfigError: a rate that cannot be reached, or a number of seeds that is not 1 to 1,000.
     """
     most = _most(about)
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_MASKS:
+        raise ConfigError(f"protocol 'rates' draws 1 to {MOST_MASKS:,} masks a rate, not seeds={seeds!r}")
     for rate in wanted:
         if not 0 <= float(rate) <= most:
             raise ConfigError(
@@ -322,8 +324,14 @@ def get_protocol(protocol: str | Protocol, about: About) -> Protocol:
         name, values, options = _parse(protocol)
         try:
             found = PROTOCOLS[name](about, *values, **options)
-        except TypeError as error:
-            raise ConfigError(f"protocol {protocol!r}: {error}") from error
+        except KintsugiError:
+            raise
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # a word where a number should be, or far too large a one
+            raise ConfigError(f"protocol {protocol[:200]!r}: {error}") from error
     for condition in found.conditions:
         for modality in condition.keep or ():
             _schema(about).column(modality)
@@ -342,25 +350,20 @@ def _schema(about: About) -> Schema:
 
 def _parse(spec: str) -> tuple[str, list[Any], dict[str, Any]]:
     """``name(1, word, key=2)`` -> name, values, options."""
+    from kintsugi.imperfect.spec import literal
+
     match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", spec)
     if match is None:
-        raise UnknownName("protocol", spec, PROTOCOLS)
+        raise UnknownName("protocol", spec[:200], PROTOCOLS)
     values: list[Any] = []
     options: dict[str, Any] = {}
     for piece in filter(None, (p.strip() for p in (match[2] or "").split(","))):
         key, equals, value = (part.strip() for part in piece.partition("="))
         if equals:
-            options[key] = _literal(value)
+            options[key] = literal(value)
         else:
-            values.append(_literal(key))
+            values.append(literal(key))
     return match[1], values, options
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _called(name: str, values: Sequence[float | str], options: Mapping[str, Any] | None = None) -> str:

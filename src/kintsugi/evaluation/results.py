@@ -170,7 +170,7 @@ class Results:
 
 def evaluate(
     model: Any,
-    data: Dataset,
+    data: Dataset | Any,
     protocol: str | Protocol = "subsets",
     *,
     name: str | None = None,
@@ -187,7 +187,8 @@ def evaluate(
 
     Args:
         model: a pipeline, an estimator that holds one, or several: a list, or a dict of name -> model.
-        data: test rows; those without label are left out and counted.
+        data: test rows: a data set, or a frame, records or a file, read as the training rows of the model were; rows without
+            label are left out and counted.
         protocol: its name, with arguments if it takes some, or a :class:`~kintsugi.evaluation.Protocol`.
         name: of a single model in the table; default: the key of its method.
         seed: with which it was trained; default: the estimator's own, else 0.
@@ -204,18 +205,41 @@ def evaluate(
         DataError: fewer than two rows have a label, or the data lacks a modality of the model or has another task.
         ConfigError: a metric that does not say whether higher is better.
     """
+    from kintsugi.data.reading import rows_for
+
     pipelines = named_pipelines(model, name)
+    data = rows_for(model, data)
     rows = _labelled(data)
     found = get_protocol(protocol, rows)
     bootstrap = Bootstrap(len(rows), resamples)
     parts = []
+    said: set[str] = set()
     for label, given, pipeline in pipelines:
-        _check(given, pipeline, data)
+        own = _read_by(given, data)
+        _check(given, pipeline, own)
+        _tell_profile(given, pipeline, own, said)
         run = _Scoring(
             label, seed_of(given) if seed is None else seed, training_of(given) if training is None else training
         )
-        parts.append(run.score(pipeline, rows, data, found, metrics, bootstrap, chunk, cache, progress, each))
+        parts.append(run.score(pipeline, _labelled(own), own, found, metrics, bootstrap, chunk, cache, progress, each))
     return Results.concat(parts)
+
+
+def _read_by(given: Any, data: Dataset) -> Dataset:
+    """The rows as the training rows of this model were read, whose scales are its own."""
+    from kintsugi.data.refit import read_as
+
+    reading = getattr(given, "reading_", None)
+    return data if reading is None else read_as(data, reading)
+
+
+def _tell_profile(given: Any, pipeline: Pipeline, data: Dataset, said: set[str]) -> None:
+    """Warn where the rows as given, before any condition, are unlike the training rows, or are these."""
+    from kintsugi.data.profile import tell
+    from kintsugi.training.checks import absent_in_use
+
+    profile = getattr(given, "profile_", None)
+    tell(profile, data, scored=True, optional=absent_in_use(pipeline), said=said, stacklevel=3)
 
 
 def _labelled(data: Dataset) -> Dataset:

@@ -58,7 +58,7 @@ def loads(content: str, name: str = "<text>") -> Distortion:
     Raises:
         ConfigError: it cannot be read; the message gives the line.
     """
-    node, _ = document(content, name, aliases=False)
+    node, _ = document(content, name)
     if node is None or (not node.value and not isinstance(node, yaml.ScalarNode)):
         raise ConfigError(f"{name} is empty; write corruptions such as: - gaussian_noise(image, 3)")
     return _File(name).distortion(node)

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from kintsugi.core.errors import DataError
-from kintsugi.io.files import digest, replace_file
+from kintsugi.io.files import digest, open_bounded, replace_file
 
 UNITS = ("slot", "step", "label")
+MOST_BYTES = 1 << 30  # of a file: a hundred million slots have 12 MB of bits and 400 MB of rates by row
+MOST_UNPACKED = 2 << 30  # of all members together: what deflates a thousandfold is no mask, or one of holes alone
 MOST_FACTS = 16 << 20  # bytes of JSON
 HEADER = 10_000  # bytes that stand before the numbers of a member at most; NumPy writes 128
 
@@ -36,15 +38,17 @@ def read_mask(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: the file is no mask, or it was altered.
+        DataError: the file is no mask, no regular file, larger than a mask, or it was altered.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_bounded(path, MOST_BYTES, "mask") as file, zipfile.ZipFile(file) as archive:
             facts, arrays = _read(archive)
-    except FileNotFoundError:
+    except DataError:  # there is no such file, or it is none that is opened
         raise
     except Exception as error:  # the parsers of ZIP, deflate and NPY raise anything on damaged bytes
-        raise DataError(f"{path} is not a mask written by Mask.save: {error}") from error
+        raise DataError(
+            f"{path} is not a mask written by Mask.save: {str(error)[:200] or type(error).__name__}"
+        ) from error
     stored = facts.pop("digest", None)
     if stored is not None and stored != digest(facts, *_payload(arrays)):
         raise DataError(f"{path} was altered: its digest differs; save the mask again, or plan it anew")
@@ -60,6 +64,8 @@ def _read(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, Array]]:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(members) < len(archive.infolist()) or "facts" not in members:
         raise ValueError("it has no facts, or a member twice")
+    if sum(info.file_size for info in archive.infolist()) > MOST_UNPACKED:
+        raise ValueError(f"its members have more than {MOST_UNPACKED:,} bytes when they are unpacked")
     facts = json.loads(_member(archive, members.pop("facts"), np.dtype(np.uint8), MOST_FACTS, exact=False).tobytes())
     _check(facts)
     rows = facts["shape"][0]

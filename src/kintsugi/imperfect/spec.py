@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
 
-from kintsugi.core.errors import ConfigError
+from kintsugi.core.errors import ConfigError, KintsugiError
 
 T = TypeVar("T")
+LONGEST = 10_000  # letters: a path has 4,096 at most, and names and numbers around it some hundred
+DEEPEST = (
+    50  # brackets, one inside the other, as in YAML; Python's parser ends a process with deeper ones or refuses them
+)
+LARGEST = 2**63  # whole numbers beyond are refused: 10**400 is no float
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,13 @@ class Call:
             signature.bind(*self.args, **self.kwargs)
         except TypeError as error:
             raise ConfigError(f"{self}: {error}; the arguments are ({', '.join(signature.parameters)})") from error
-        return make(*self.args, **self.kwargs)
+        try:
+            return make(*self.args, **self.kwargs)
+        except KintsugiError:
+            raise
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a number where names should be
+            shown = str(self) if len(str(self)) <= 200 else str(self)[:200] + "…"
+            raise ConfigError(f"{shown}: {error}; the arguments are ({', '.join(signature.parameters)})") from error
 
 
 def calls(spec: str | Mapping[str, Any], nested: bool = False) -> list[Call]:
@@ -74,19 +85,60 @@ def share(what: str, value: object) -> float:
     Raises:
         ConfigError: it is not; the message names ``what``.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
         raise ConfigError(f"{what} must be a share between 0 and 1, not {value!r}")
     return float(value)
 
 
 def _from_text(text: str, nested: bool) -> list[Call]:
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = _parsed(text.strip())
         return [_call(node, nested) for node in _terms(tree)]
-    except (SyntaxError, ValueError) as error:
+    except Exception as error:  # Python's parser raises anything: MemoryError, RecursionError, TypeError
+        shown = repr(text if len(text) <= 200 else text[:200] + "…")
+        why = f" ({error})" if type(error) is ValueError else ""
         raise ConfigError(
-            f"cannot read {text!r}; write name(arguments), such as mcar(0.3) or pattern(image, text)"
+            f"cannot read {shown}{why}; write name(arguments), such as mcar(0.3) or pattern(image, text)"
         ) from error
+
+
+def literal(text: str) -> Any:
+    """The number, text, list, tuple, mapping, True, False or None that ``text`` is in Python; else the text itself."""
+    try:
+        return _plain(_parsed(text.strip()))
+    except Exception:  # as above; what is no value is a word
+        return text
+
+
+def _parsed(text: str) -> ast.expr:
+    """The expression of a text whose size has been looked at."""
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} letters, and at most {LONGEST:,} are read")
+    depth = 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} brackets, one inside the other")
+    return ast.parse(text, mode="eval").body
+
+
+def _plain(node: ast.expr) -> Any:
+    value = ast.literal_eval(node)
+    _check(value)
+    return value
+
+
+def _check(value: Any) -> None:
+    """Values that JSON and YAML have too."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            _check(each)
+    elif isinstance(value, dict):
+        _check([*value, *value.values()])
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("a number beyond 64 bits")
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"a value of type {type(value).__name__}")
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
@@ -118,4 +170,4 @@ def _value(node: ast.expr, nested: bool) -> Any:
         return [_value(term, nested) for term in terms]
     if isinstance(node, ast.List | ast.Tuple):
         return [_value(each, nested) for each in node.elts]
-    return ast.literal_eval(node)
+    return _plain(node)

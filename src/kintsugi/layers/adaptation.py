@@ -41,7 +41,8 @@ def descend(
 ) -> None:
     """One step of gradient descent with momentum, in place: ``v <- momentum v + gradient``, ``p <- p - step_size v``.
 
-    That of ``torch.optim.SGD``, with its state in the hands of the caller, who may let it go.
+    That of ``torch.optim.SGD``, with its state in the hands of the caller, who may let it go. Where the loss, a gradient or
+    a velocity is not finite nothing moves, velocities included: a single such row of a stream would spoil all that follow.
 
     Args:
         loss: a scalar with a graph.
@@ -51,10 +52,16 @@ def descend(
     """
     gradients = torch.autograd.grad(loss, [*moving.values()], allow_unused=True)
     with torch.no_grad():
-        for (name, parameter), gradient in zip(moving.items(), gradients, strict=True):
-            if gradient is not None:
-                velocity[name] = gradient + momentum * velocity.get(name, 0)
-                parameter.sub_(step_size * velocity[name])
+        after = {
+            name: gradient + momentum * velocity.get(name, 0)
+            for name, gradient in zip(moving, gradients, strict=True)
+            if gradient is not None
+        }
+        if not bool(torch.stack([x.isfinite().all() for x in (loss, *after.values())]).all()):
+            return
+        velocity.update(after)
+        for name, speed in after.items():
+            moving[name].sub_(step_size * speed)
 
 
 def outputs_of_versions(

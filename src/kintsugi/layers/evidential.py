@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from kintsugi.core.errors import ConfigError, DataError
 
 FLOOR = 1e-6  # added to v and beta: softplus can underflow to 0, of which the likelihood takes the logarithm
+ALPHA_FLOOR = 2.0**-20  # of alpha - 1, by which variances divide: about 1e-6, and 8 times the spacing of float32 at 1
 
 
 class NIG(NamedTuple):
@@ -31,7 +32,9 @@ class NIGHead(nn.Module):
     """``[..., dim] ->`` :class:`NIG` of ``[..., out]``: four linear heads.
 
     ``v = softplus``, ``alpha = 1 + softplus``, ``beta = softplus`` of their heads, mu without activation: Ma et al.
-    (MoNIG), NeurIPS 2021, as Amini et al. (2020), section 3.3; v and beta are kept above ``FLOOR``.
+    (MoNIG), NeurIPS 2021, as Amini et al. (2020), section 3.3; v and beta are kept above ``FLOOR``, alpha from
+    ``1 + ALPHA_FLOOR`` on, since 1 + softplus is exactly 1 in float32 for softplus below 6e-8. Half precision is computed
+    in float32, for the same reason.
     """
 
     def __init__(self, dim: int, out: int) -> None:
@@ -43,9 +46,14 @@ class NIGHead(nn.Module):
 
     def forward(self, x: Tensor) -> NIG:
         """Shapes as in the class."""
-        return NIG(
-            self.mu(x), F.softplus(self.v(x)) + FLOOR, 1 + F.softplus(self.alpha(x)), F.softplus(self.beta(x)) + FLOOR
+        mu, v, alpha, beta = (
+            out.to(torch.promote_types(out.dtype, torch.float32))
+            for out in (self.mu(x), self.v(x), self.alpha(x), self.beta(x))
         )
+        excess = F.softplus(alpha)
+        # raised without gradient of its own, so that an alpha at its floor can still learn
+        excess = excess + (ALPHA_FLOOR - excess.detach()).clamp(min=0)
+        return NIG(mu, F.softplus(v) + FLOOR, 1 + excess, F.softplus(beta) + FLOOR)
 
 
 def nig_stack(members: Sequence[NIG]) -> NIG:

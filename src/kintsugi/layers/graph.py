@@ -7,7 +7,7 @@ similarity, it is left out here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,6 @@ def bandwidth(x: Tensor, valid: Tensor | None = None) -> Tensor:
     deviation = torch.where(valid[:, None], rows - mean, 0)
     width = 2 * deviation.square().sum() / (count - 1).clamp(min=1)
     return torch.where(width < NARROW, 1, width)
-
-
-def gaussian_kernel(x: Tensor, valid: Tensor | None = None, scales: Sequence[float] = SCALES) -> Tensor:
-    """Likeness of every two rows: ``[B, ...] -> [B, B]``; see :func:`cross_kernel`, here with the rows themselves."""
-    return cross_kernel(x, x, valid, valid, scales=scales)
 
 
 def cross_kernel(
@@ -143,63 +138,16 @@ def normalise_rows(adjacency: Tensor) -> Tensor:
 
 
 class GraphConvolution(nn.Module):
-    """One step of aggregation, ``act(A h W + b)``: Kipf and Welling, ICLR 2017, without normalisation by degree.
+    """One step of aggregation, ``relu(A h W + b)``: Kipf and Welling, ICLR 2017, without normalisation by degree.
 
     Args:
         dim: width of a sender. out: width of the result.
-        activation: None: none.
     """
 
-    def __init__(self, dim: int, out: int, activation: Callable[[Tensor], Tensor] | None = torch.relu) -> None:
+    def __init__(self, dim: int, out: int) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, out)
-        self.activation = activation
 
-    def forward(self, adjacency: Tensor, h: Tensor, senders: Tensor | None = None) -> Tensor:
-        """Adjacency ``[R, S]`` (receivers by senders), h ``[S, dim]`` -> ``[R, out]``.
-
-        senders: bool ``[S]``, the rows that have something to send (default: all). The others' columns count as 0, and
-        what stands in their h is never read. A receiver need not be a sender.
-        """
-        if senders is not None:
-            adjacency, h = torch.where(senders, adjacency, 0), _blank(h, senders)
-        out: Tensor = self.linear(adjacency @ h)
-        return out if self.activation is None else self.activation(out)
-
-
-class TwoStepGraph(nn.Module):
-    """Two graph convolutions over one adjacency: ``h' = act(A act(A h W1 + b1) W2 + b2)``.
-
-    Args:
-        dim: width of a row, before, between and after.
-        activation: after each step; None: none.
-    """
-
-    def __init__(self, dim: int, activation: Callable[[Tensor], Tensor] | None = torch.relu) -> None:
-        super().__init__()
-        self.first = GraphConvolution(dim, dim, activation)
-        self.second = GraphConvolution(dim, dim, activation)
-
-    def forward(self, adjacency: Tensor, h: Tensor, senders: Tensor | None = None) -> Tensor:
-        """Adjacency ``[B, B]``, h ``[B, dim]``, senders bool ``[B]`` (of both steps) -> ``[B, dim]``."""
-        out: Tensor = self.second(adjacency, self.first(adjacency, h, senders), senders)
-        return out
-
-
-class PairGate(nn.Module):
-    """One share a row for mixing two vectors: ``z = g a + (1 - g) b`` with ``g = s(w1 a) / (s(w1 a) + s(w2 b))``.
-
-    s is the sigmoid; w1 and w2 have a bias.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(dim, 1)
-        self.second = nn.Linear(dim, 1)
-
-    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """A and b ``[B, dim]`` -> z ``[B, dim]`` and g ``[B, 1]``."""
-        logsigmoid = nn.functional.logsigmoid
-        # the quotient of two sigmoids as a sigmoid: both may underflow
-        share = torch.sigmoid(logsigmoid(self.first(a)) - logsigmoid(self.second(b)))
-        return share * a + (1 - share) * b, share
+    def forward(self, adjacency: Tensor, h: Tensor) -> Tensor:
+        """Adjacency ``[R, S]`` (receivers by senders), h ``[S, dim]`` -> ``[R, out]``; a receiver need not be a sender."""
+        return torch.relu(self.linear(adjacency @ h))

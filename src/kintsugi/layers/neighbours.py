@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.features import Features, Stream
@@ -91,7 +92,7 @@ class DeepKernel(nn.Module):
 class AdaptiveGate(nn.Module):
     """A row's own latent mixed with what its neighbours say: ``z = g h' + (1 - g) h``, one g a row.
 
-    ``g = a / (a + b)`` with ``a = sigmoid(w1 h')`` and ``b = sigmoid(w2 h)``.
+    ``g = a / (a + b)`` with ``a = sigmoid(w1 h')`` and ``b = sigmoid(w2 h)``; w1 and w2 have a bias.
 
     Args:
         dim: width of a latent.
@@ -104,8 +105,8 @@ class AdaptiveGate(nn.Module):
 
     def forward(self, neighbour: Tensor, own: Tensor) -> Tensor:
         """``[B, D]`` and ``[B, D]`` -> ``[B, D]``."""
-        a, b = torch.sigmoid(self.neighbour(neighbour)), torch.sigmoid(self.own(own))
-        g = a / (a + b)
+        # the quotient as a sigmoid of logarithms: both sigmoids may underflow, and 0 / 0 is NaN
+        g = torch.sigmoid(logsigmoid(self.neighbour(neighbour)) - logsigmoid(self.own(own)))
         return g * neighbour + (1 - g) * own
 
 
@@ -243,7 +244,8 @@ class NeighbourGraph(nn.Module):
 class NeighbourBank(Bank):
     """Rows from which a :class:`NeighbourGraph` completes others in use, so that no answer depends on who else asks.
 
-    All stored rows together count for as many as the largest training batch had, ``batch_rows``: the method keeps it.
+    All stored rows together count for as many as the largest batch of the last training had, ``batch_rows``: the method
+    keeps it.
     """
 
     batch_rows: Tensor

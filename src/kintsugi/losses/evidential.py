@@ -10,6 +10,8 @@ from torch import Tensor
 from kintsugi.core.errors import DataError
 from kintsugi.layers.evidential import NIG
 
+LARGE = 16.0  # from here on lgamma loses more digits than Stirling's series
+
 
 def nig_nll(nig: NIG, y: Tensor) -> Tensor:
     """Minus the log-density of y, in nats: y ``[B, ...]`` of the parameters' shape, not reduced.
@@ -30,9 +32,20 @@ def nig_nll(nig: NIG, y: Tensor) -> Tensor:
         0.5 * (math.log(math.pi) - torch.log(v))
         + alpha * torch.log1p(misfit / omega)
         + 0.5 * torch.log(misfit + omega)
-        + torch.lgamma(alpha)
-        - torch.lgamma(alpha + 0.5)
+        + _log_gamma_drop(alpha)
     )
+
+
+def _log_gamma_drop(a: Tensor) -> Tensor:
+    """``lgamma(a) - lgamma(a + 1/2)`` for a above 0, without their cancellation where a is large.
+
+    From ``LARGE`` on by the difference of Stirling's series (DLMF 5.11.8, at 1/2): ``-1/2 log a + 1/(8 a) - 1/(192 a^3) +
+    1/(640 a^5) - 17/(14336 a^7)``; what is left out is below 3e-14 there.
+    """
+    large = a.clamp(min=LARGE)
+    x = 1 / large
+    series = -0.5 * torch.log(large) + x * (1 / 8 - x**2 * (1 / 192 - x**2 * (1 / 640 - x**2 * 17 / 14336)))
+    return torch.where(a < LARGE, torch.lgamma(a) - torch.lgamma(a + 0.5), series)
 
 
 def nig_regulariser(nig: NIG, y: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def write_report(
     template, plotly = _load()
     page = template.render(plotly=plotly, **_contents(read(store, metric, reference), title, command, suite_text))
     target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, page.encode())
+    replace_file(target, page.encode(errors="replace"))  # of a store that took half a surrogate pair for a name
     return target
 
 

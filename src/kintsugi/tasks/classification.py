@@ -13,6 +13,7 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.task import TASKS
 from kintsugi.tasks.common import OneClass
+from kintsugi.tasks.label_values import Value
 
 
 @TASKS.register("classification")
@@ -20,14 +21,20 @@ class Classification(OneClass):
     """One of several classes: output ``[B, C]`` logits, target int64 ``[B]``.
 
     Args:
-        classes: names, in the order of the label ids.
+        classes: names, in the order of the label ids; numbers and booleans are answered as such.
         weights: weight of each class in the loss, for unbalanced data.
+        values: what answers call each class, where it is not the name: numbers, booleans, or text spelt otherwise.
     """
 
     key = "classification"
 
-    def __init__(self, classes: Sequence[str], weights: Sequence[float] | None = None) -> None:
-        super().__init__(classes)
+    def __init__(
+        self,
+        classes: Sequence[Value],
+        weights: Sequence[float] | None = None,
+        values: Sequence[Value] | None = None,
+    ) -> None:
+        super().__init__(classes, values)
         if weights is not None and len(weights) != len(self.names):
             raise ConfigError(f"{len(weights)} class weights for {len(self.names)} classes")
         self.weights = None if weights is None else tuple(float(w) for w in weights)
@@ -56,4 +63,5 @@ class Classification(OneClass):
         }
 
     def to_json(self) -> dict[str, Any]:
-        return {"classes": list(self.names), "weights": None if self.weights is None else list(self.weights)}
+        weights = None if self.weights is None else list(self.weights)
+        return {"classes": list(self.names), "weights": weights, **self._spelling()}

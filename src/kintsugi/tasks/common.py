@@ -14,6 +14,7 @@ from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.core.features import Stream
 from kintsugi.core.task import Face, Link, StreamSpec, Task
+from kintsugi.tasks.label_values import Value, label_type, plain
 
 
 class PooledHead(nn.Module):
@@ -26,6 +27,19 @@ class PooledHead(nn.Module):
     def forward(self, stream: Stream) -> Tensor:
         out: Tensor = self.linear(stream.pooled())
         return out
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over rows of ``[N, ...]``, by weights ``[N]`` where there are some."""
+    if weight is None:
+        return values.mean(0)
+    w = weight.to(values).view(-1, *[1] * (values.ndim - 1))
+    return (values * w).sum(0) / w.sum()
+
+
+def _name(label: Value) -> str:
+    """The name of a class, the same for 1 and 1.0."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 class NamedOutputs(Task):
@@ -46,10 +60,30 @@ class OneClass(NamedOutputs):
     face: ClassVar[Face | None] = "classifier"
     exclusive: ClassVar[bool] = True
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.names = tuple(str(c) for c in classes)
+    def __init__(self, classes: Sequence[Value], values: Sequence[Value] | None = None) -> None:
+        given = [plain(c) for c in classes]
+        self.names = tuple(_name(c) for c in given)
         if len(self.names) < 2:
             raise ConfigError(f"{self.key} needs two classes or more; the target has {len(self.names)}: {self.names}")
+        if values is not None and len(values) != len(self.names):
+            raise ConfigError(f"{len(values)} values for {len(self.names)} classes")
+        self.values: tuple[Value, ...] = tuple(given if values is None else map(plain, values))
+        try:
+            label_type(self.values)
+        except DataError as error:
+            raise ConfigError(f"classes of {self.key}: {error}") from error
+
+    @property
+    def labels(self) -> tuple[Value, ...]:
+        """The classes as the user wrote them: numbers, booleans or text."""
+        return self.values
+
+    def meaning(self) -> dict[str, Any]:
+        return {name: value for name, value in self.to_json().items() if name != "values"}
+
+    def _spelling(self) -> dict[str, Any]:
+        """What ``to_json`` says beside the names; nothing where answers are the names."""
+        return {} if self.values == self.names else {"values": list(self.values)}
 
     def classes(self, batch: Batch) -> Tensor:
         assert batch.target is not None
@@ -69,19 +103,23 @@ class OneClass(NamedOutputs):
     def match(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return probabilities, target.long()
 
-    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+    def score(self, probabilities: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[str, float, float]:
         """The accuracy; guessing takes all classes alike."""
-        return "accuracy", float((probabilities.argmax(1) == target).double().mean()), 1 / self.outputs
+        return "accuracy", float(weighted_mean((probabilities.argmax(1) == target).double(), weight)), 1 / self.outputs
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
-        """Names of the most probable classes ``[N]``."""
-        chosen: np.ndarray = np.array(self.names)[probabilities.detach().cpu().numpy().argmax(1)]
+        """The most probable classes ``[N]``, in the type of the labels."""
+        chosen: np.ndarray = np.array(self.values)[self._best(probabilities)]
         return chosen
+
+    def _best(self, probabilities: Tensor) -> np.ndarray:
+        best: np.ndarray = probabilities.detach().cpu().numpy().argmax(1)
+        return best
 
     def decode(self, probabilities: Tensor) -> dict[str, Any]:
         """The most probable class and its probability, to four digits."""
         best = probabilities.detach().cpu().numpy().max(1).round(4)
-        return {"prediction": self.decide(probabilities), "probability": best}
+        return {"prediction": np.array(self.names)[self._best(probabilities)], "probability": best}
 
     def describe(self, probabilities: Tensor) -> tuple[str, float | None]:
         best = int(probabilities.argmax())

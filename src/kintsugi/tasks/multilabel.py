@@ -14,7 +14,7 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.task import TASKS, Face, Link
-from kintsugi.tasks.common import NamedOutputs
+from kintsugi.tasks.common import NamedOutputs, weighted_mean
 
 
 @TASKS.register("multilabel")
@@ -59,9 +59,10 @@ class Multilabel(NamedOutputs):
     def match(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return probabilities, target.long()
 
-    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+    def score(self, probabilities: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[str, float, float]:
         """The accuracy of a label at 0.5, averaged over labels; guessing throws a coin."""
-        return "accuracy", float(((probabilities > 0.5) == (target > 0.5)).double().mean()), 0.5
+        right = ((probabilities > 0.5) == (target > 0.5)).double()
+        return "accuracy", float(right.mean() if weight is None else weighted_mean(right, weight).mean()), 0.5
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
         """Zeros and ones ``[N, C]``, at probability 0.5."""

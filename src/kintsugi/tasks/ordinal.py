@@ -53,7 +53,8 @@ class Ordinal(OneClass):
     """One of several classes in an order: output ``[B, C]`` log-probabilities, target int64 ``[B]``, the class's place.
 
     Args:
-        classes: names, from the lowest to the highest.
+        classes: names, from the lowest to the highest; numbers are answered as such.
+        values: what answers call each class, where it is not the name.
     """
 
     key = "ordinal"
@@ -79,15 +80,16 @@ class Ordinal(OneClass):
             "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
         }
 
-    def score(self, probabilities: Tensor, target: Tensor) -> tuple[str, float, float]:
+    def score(self, probabilities: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[str, float, float]:
         """Kappa with quadratic weights of the most probable class, NaN where all rows are of one class and told to be; guessing
         has 0.
         """
         guess, truth = probabilities.argmax(1).double(), target.double()
-        apart = (
-            len(truth) * (guess.square().sum() + truth.square().sum()) - 2 * guess.sum() * truth.sum()
-        )  # over all pairs
-        return "quadratic kappa", float(1 - len(truth) * (guess - truth).square().sum() / apart), 0.0
+        w = torch.ones_like(truth) if weight is None else weight.to(truth)
+        total = w.sum()
+        squares = (w * guess.square()).sum() + (w * truth.square()).sum()
+        apart = total * squares - 2 * (w * guess).sum() * (w * truth).sum()  # over all pairs
+        return "quadratic kappa", float(1 - total * (w * (guess - truth).square()).sum() / apart), 0.0
 
     def to_json(self) -> dict[str, Any]:
-        return {"classes": list(self.names)}
+        return {"classes": list(self.names), **self._spelling()}

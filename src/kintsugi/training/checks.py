@@ -21,6 +21,9 @@ from kintsugi.core.task import Task
 from kintsugi.data.dataset import Dataset
 from kintsugi.training.views import get_view
 
+FEW_SHARE = 0.1  # of the training rows: a stage that trains on fewer is said, from so many training rows on. Both constants
+ENOUGH_ROWS = 100  # are proposed here.
+
 
 def check(pipeline: Pipeline, data: Splits) -> None:
     """What no method could learn from, or this one must not see.
@@ -56,6 +59,30 @@ def check(pipeline: Pipeline, data: Splits) -> None:
         warnings.warn(f"{train.name}: {empty} training rows hold nothing at all and are left out", stacklevel=3)
     for rows in (train, data.val, data.auxiliary):
         _check_hidden(pipeline, rows)
+    _tell_few(pipeline, train)
+
+
+def _tell_few(pipeline: Pipeline, train: Data) -> None:
+    """Say once which stages train on few of the training rows."""
+    total = len(train.positions("all"))
+    if total < ENOUGH_ROWS:
+        return
+    few: dict[str, str] = {}
+    kinds = set()
+    for _, stage in pipeline.stages():
+        table, kind = table_and_rows(stage.rows)
+        count = len(train.positions(kind)) if table == "train" else total
+        if 0 < count < FEW_SHARE * total:  # none at all is an error of its own
+            few[stage.name] = f"stage {stage.name!r} trains on {count} of {total} rows ({count / total:.0%}, those {kind!r})"
+            kinds.add(kind)
+    if few:
+        remedy = (
+            "Most rows lack a modality: choose a method that learns from incomplete rows in every stage, such as mean_fusion "
+            "(kintsugi methods lists them), or train on fewer modalities"
+            if kinds == {"complete"}
+            else "Get more such rows, or choose a method that learns from all of them, such as mean_fusion"
+        )
+        warnings.warn(f"{train.name}, {title(pipeline)}: {'; '.join(few.values())}. {remedy}", stacklevel=4)
 
 
 def _check_alike(what: str, rows: Data, train: Data, task: Task) -> None:
@@ -104,6 +131,12 @@ def _check_strategies(pipeline: Pipeline) -> None:
 def cards_of(pipeline: Pipeline) -> list[Card]:
     """The cards of its components; one without a card follows the method that it belongs to."""
     return [component.card for _, component in pipeline.named_components() if hasattr(component, "card")]
+
+
+def absent_in_use(pipeline: Pipeline) -> tuple[str, ...]:
+    """Modalities that may be there in training alone, as cards say: all of them, since nothing says which."""
+    privileged = any("train" in card.modality_only_in for card in cards_of(pipeline))
+    return pipeline.schema.names if privileged else ()
 
 
 def _check_auxiliary(pipeline: Pipeline, auxiliary: Data) -> None:

@@ -209,10 +209,6 @@ class StageRun:
             batch = batch.to(self.at.device) if self.at.moves else batch
             keep = view(batch, draw)
             if keep is not batch.present:
-                if bool((batch.present.any(1) & ~(batch.present & keep).any(1)).any()):
-                    raise ConfigError(
-                        f"the view of stage {self.stage.name!r} takes everything from a row; it has to leave something"
-                    )
                 batch = batch.view(keep)
             if auxiliary is not None:
                 batch = replace(batch, auxiliary=auxiliary.to(self.at.device))

@@ -50,7 +50,7 @@ def plasma(drawn: Tensor, decay: float) -> Tensor:
         heights, wobble = finer, wobble / decay**2
     low, high = heights.min((1, 2), keepdims=True), heights.max((1, 2), keepdims=True)
     heights -= low
-    heights /= high - low
+    heights /= np.where(high > low, high - low, np.float32(1))  # of one pixel there is one height
     return torch.from_numpy(heights)
 
 
@@ -120,4 +120,6 @@ def _frosted(size: int, side: int, look: int) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return (x - x.mean()) / x.std()
+    """Of mean 0 and standard deviation 1; 0 where all is the same, as needles are in pictures that are too small for any."""
+    spread = x.std()
+    return (x - x.mean()) / torch.where(spread > 0, spread, 1)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from kintsugi.components.augmentations import GaussianNoise
 from kintsugi.core import (
     Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Pipeline, Prediction, Schema, Step, ablation_of, claims_of,
-    register,
+    difference, every_subset, register,
 )  # fmt: skip
-from kintsugi.core.claims import difference, every_subset
 from kintsugi.core.encoder import make_encoder
 from kintsugi.layers.evidential import NIG, NIGHead, aleatoric, epistemic, nig_stack, nig_sum
 from kintsugi.layers.mlp import mlp
@@ -32,13 +31,14 @@ from kintsugi.losses.evidential import nig_nll, nig_regulariser
             "likelihood and evidence regulariser on every branch and on the sum, unweighted",
         ),
         simplified=(
-            "encoders by kind of data for convolutions and transformers; no dropout; 1e-6 is added to v and beta, above 0 then",
+            "encoders by kind of data for convolutions and transformers; no dropout",
+            "1e-6 is added to v and beta, and alpha is at least 1 + 2**-20: variances of a modality alone are finite in float32",
             "an absent modality leaves the sum, and the pseudo-modality with it; the paper has complete rows only",
         ),
         claims=(
             "the answer is the mean of what all branches say, weighted by v",
             "the sum of the branches learns by its own likelihood",
-            "with visible noise on a modality the answer is nearer to the target than the plain mean of the branches",
+            "with visible noise on a modality the answer is nearer to the target than that of a model trained with plain means",
         ),
         premise="modalities tell one number; how noisy each is differs by row, and shows in inputs, in training too",
         confidence="high",
@@ -136,12 +136,13 @@ def claims(fixture: Fixture) -> Claims:
 
 def _under_noise(fixture: Fixture, test: Batch) -> Claim:
     """Trained with noise of any strength, up to a deviation of 3, on the first modality; then of 4."""
-    noise = GaussianNoise(fixture.schema, "m0", strongest=3)
-    model = fixture.train(Pipeline(fixture.pipeline().model, strategies=[noise])).eval().model
-    prediction = model(noise.shaken(test, torch.full((len(test),), 4.0), torch.Generator().manual_seed(fixture.seed)))
-    numbers = prediction.output, prediction.extras["members"].mu.mean(1)
-    errors = [(x.detach() - model.task.target(test)).abs().mean() for x in numbers]
-    return Claim(MoNIG.card.claims[2], float(errors[0] / errors[1]), at_most=0.9)
+    noise, model = GaussianNoise(fixture.schema, "m0", strongest=3), fixture.pipeline().model
+    plain = PlainMean(fixture.schema, **model.hyper)
+    plain.load_state_dict(model.state_dict())
+    shaken = noise.shaken(test, torch.full((len(test),), 4.0), torch.Generator().manual_seed(fixture.seed))
+    trained = [fixture.train(Pipeline(each, strategies=[noise])).eval().model for each in (model, plain)]
+    own, other = ((each(shaken).output.detach() - each.task.target(test)).abs().mean() for each in trained)
+    return Claim(MoNIG.card.claims[2], float(own / other), at_most=0.9)
 
 
 def _objective(y: Tensor, mu: Tensor, v: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from kintsugi.layers.initialisation import start_for_relu
         imperfection=("corrupted at test", "missing at test"),
         faithful=(
             "a convolutional autoencoder over all channels as one picture, its code linear, trained to give the clean window",
-            "noise, and bursts of missing samples of exponential length in each channel, drawn anew in every step",
+            "noise, and bursts of missing samples of exponential length in each channel alone, drawn anew in every step",
             "convolutions over time of each channel alone, then attention over tokens that hold all channels",
             "trained apart: no gradient of the task reaches the autoencoder, and the network behind it sees no damage",
         ),
@@ -35,6 +35,7 @@ from kintsugi.layers.initialisation import start_for_relu
             "the network learns from undamaged windows as the autoencoder gives them back; the release skips it there",
             "standardised data, noise in its units, a linear output; the release scales by extremes of test rows too",
             "a vector, or the numbers of a table, is one channel; other kinds, and tables again, join the network beside them",
+            "no bursts of all channels of one sensor at once, which the release has in a comment, as one more kind of damage",
             "the loss leaves out what a training row does not show; the release has complete windows of inertial sensors",
             "a quarter of the filters, one optimiser for two, and He's start, without which training stands still for long",
         ),
@@ -109,7 +110,7 @@ class Uncleaned(Centaur):
 
 @claims_of(Centaur)
 def claims(fixture: Fixture) -> Claims:
-    """Waves that six channels of two series share: an autoencoder trained by its own steps, its loss, and its variant."""
+    """Six channels of two series mix two oscillators: an autoencoder trained by its own steps, its loss, and its variant."""
     fixture.schema = Schema(tuple(Modality(m, "series", (16, 3)) for m in ("arm", "leg")), fixture.schema.task)
     pipeline, window, test = fixture.pipeline(), ChannelWindow(fixture.schema), _waves(80, fixture.seed + 100)
     restore: Any = pipeline.restore
@@ -133,11 +134,13 @@ def claims(fixture: Fixture) -> Claims:
 
 
 def _waves(rows: int, seed: int) -> Batch:
-    """One period of a wave of any strength and phase, in all channels."""
-    time = 2 * torch.pi * torch.arange(16) / 16
+    """Two oscillators of any strength, in each channel with gains and signs of its own."""
+    angle = 2 * torch.pi * torch.arange(16) / 16
     strength = 2 * torch.randn(rows, 2, generator=torch.Generator().manual_seed(seed))
-    wave = (strength @ torch.stack([time.sin(), time.cos()]))[..., None].expand(-1, -1, 3)
-    return Batch(("arm", "leg"), {"arm": wave, "leg": wave}, torch.ones(rows, 2, dtype=torch.bool), torch.arange(rows))
+    gains = torch.tensor([[1.0, 0.0], [-0.5, 1.0], [0.5, -1.0], [-1.0, 0.5], [1.0, 0.5], [0.0, -1.0]])
+    waves = (strength[:, None] * gains) @ torch.stack([angle.sin(), (2 * angle).cos()])
+    parts = dict(zip(("arm", "leg"), waves.transpose(1, 2).split(3, 2), strict=True))
+    return Batch(("arm", "leg"), parts, torch.ones(rows, 2, dtype=torch.bool), torch.arange(rows))
 
 
 def _train(restore: Restorer, rows: Batch) -> None:
