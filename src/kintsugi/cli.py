@@ -168,6 +168,10 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better validation score.")
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Metric that chooses the epoch, such as auroc; default: the first of the task.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     plugins: Plugins = None,
@@ -185,6 +189,8 @@ def train(
     - `kintsugi train cases.parquet columns.yaml -m mmin -o model/`
 
     - `kintsugi train avdigits -m late_fusion --missing 'mcar(0.3)' --set merge=mean`
+
+    - `kintsugi train cases.parquet columns.yaml --metric auroc`
     """
     from rich.console import Console
 
@@ -199,8 +205,8 @@ def train(
     if mechanism is not None:
         rows, held = rows.with_missing(mechanism, seed=seed), held.with_missing(mechanism, seed=seed + 1)
     model = estimator_for(rows.schema.task)(
-        method, params=settings, epochs=epochs, lr=lr, batch_size=batch_size, patience=patience, seed=seed,
-        device=_device(device), checkpoint=out / "checkpoint",
+        method, params=settings, epochs=epochs, lr=lr, batch_size=batch_size, patience=patience,
+        select=metric or True, seed=seed, device=_device(device), checkpoint=out / "checkpoint",
     )  # fmt: skip
     model.fit(rows, held)
     model.save(out)
@@ -327,19 +333,26 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option("-p", "--protocol", help="clean, subsets, rates, corruptions, standard, or a published one.")
     ] = "subsets",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric, such as auroc; may be repeated. Default: those of the task.", show_default=False),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report that opens without a network.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the tidy table.")] = None,
     plugins: Plugins = None,
 ) -> None:
     """Put a saved model through a protocol: every subset of its modalities, rates of missing slots, corruptions.
 
-    Of a built-in data set the test rows are used, of a file all rows.
+    Of a built-in data set the test rows are used, of a file all rows. The last line is what a guess gets on the same rows that
+    always gives the answer to a row with nothing: the class frequencies or the mean of the training rows.
 
     Examples:
 
     - `kintsugi evaluate model/ avdigits -p subsets`
 
     - `kintsugi evaluate model/ test.parquet -p "rates(0, 0.3, 0.6)" --html report.html`
+
+    - `kintsugi evaluate model/ test.parquet --metric auroc --metric f1`
     """
     from rich.console import Console
     from rich.table import Table as Shown
@@ -358,21 +371,27 @@ def evaluate(
         raise ConfigError(f"{model} was trained on tensors, so it cannot read files; evaluate it in Python")
     else:
         rows = Table.from_reading(data, loaded.reading_, require_target=True)
-    results = measure(loaded, rows, protocol, progress=None)
+    results = measure(loaded, rows, protocol, metrics=metric or None, progress=None)
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
         results.to_csv(csv)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         results.to_html(html, command=_called())
-    metric = results.metrics[0]
+    names = results.metrics if metric else results.metrics[:1]
     _tell(rows.problems)
-    title = _plain(f"{metric} on {len(rows)} rows of {rows.name}, with 95 % intervals over rows")
+    title = _plain(f"{', '.join(names)} on {len(rows)} rows of {rows.name}, with 95 % intervals over rows")
     shown = Shown(title=title)
-    for name in ("condition", metric, "interval"):
-        shown.add_column(name, justify="left" if name == "condition" else "right", overflow="fold")
-    for _, row in results.table[results.table["metric"] == metric].iterrows():
-        shown.add_row(_plain(row["condition"]), f"{row['value']:.4f}", f"{row['low']:.4f} – {row['high']:.4f}")
+    shown.add_column("condition", overflow="fold")
+    for name in (column for each in names for column in (each, "interval")):
+        shown.add_column(name, justify="right", overflow="fold")
+    for condition, lines in results.table.groupby("condition", sort=False):
+        by_name = lines.set_index("metric")
+        cells = ((row["value"], row["low"], row["high"]) for row in (by_name.loc[name] for name in names))
+        numbers = (text for value, low, high in cells for text in (f"{value:.4f}", f"{low:.4f} – {high:.4f}"))
+        shown.add_row(_plain(str(condition)), *numbers)
+    guessed = (f"{float(results.guess(name).iloc[0]):.4f}" for name in names)
+    shown.add_row("a guess (prior)", *(text for value in guessed for text in (value, "")))
     Console().print(shown)
 
 

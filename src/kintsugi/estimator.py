@@ -53,7 +53,7 @@ class _Estimator:
         params: arguments of the method; further keywords are taken as such too, a clash raises.
         modalities, target, task: how to read data frames and records, as in :class:`kintsugi.Table`; a table brings its own.
             Without ``task`` a classifier takes one target for classes and several for labels.
-        epochs, lr, batch_size, patience, device, checkpoint, progress: see :class:`kintsugi.Trainer`.
+        epochs, lr, batch_size, patience, select, device, checkpoint, progress: see :class:`kintsugi.Trainer`.
         trainer: further arguments of the trainer.
         seed: of the initial weights, the order of rows, views, and the validation split where none is given.
         encoders: modules of your own, by modality.
@@ -83,6 +83,7 @@ class _Estimator:
         lr: float = 1e-3,
         batch_size: int = 64,
         patience: int | None = None,
+        select: bool | str = True,
         seed: int = 0,
         device: str = "cpu",
         checkpoint: str | os.PathLike[str] | None = None,
@@ -95,7 +96,7 @@ class _Estimator:
         self.method, self.params, self.modalities, self.target, self.task = method, params, modalities, target, task
         self.epochs, self.lr, self.batch_size, self.patience, self.seed = epochs, lr, batch_size, patience, seed
         self.device, self.checkpoint, self.progress, self.trainer = device, checkpoint, progress, trainer
-        self.encoders, self.class_weight, self.hyper = encoders, class_weight, hyper
+        self.encoders, self.class_weight, self.select, self.hyper = encoders, class_weight, select, hyper
 
     # scikit-learn's manners -----------------------------------------------------------------------------------
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -283,8 +284,11 @@ class _Estimator:
         own: dict[str, Any] = {
             "epochs": self.epochs, "lr": self.lr, "batch_size": self.batch_size, "patience": self.patience,
             "seed": self.seed, "device": self.device, "checkpoint": self.checkpoint, "progress": self.progress,
+            "select": self.select,
         }  # fmt: skip
         more = _mapping(self.trainer, "trainer")
+        if self.select is True and "select" in more:  # where it was said before it had a keyword of its own
+            own["select"] = more.pop("select")
         known = {f.name for f in fields(Trainer)} - own.keys()
         for name in more:
             if name in own:

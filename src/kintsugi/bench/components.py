@@ -12,6 +12,7 @@ from kintsugi.bench.schema_sql import StoreError
 from kintsugi.bench.spelling import quoted, without_folders
 from kintsugi.bench.trial import canonical
 from kintsugi.core.errors import ConfigError, UnknownName
+from kintsugi.core.metrics import metric_names
 from kintsugi.core.schema import TASKS, Schema, Task
 from kintsugi.data.content import content_digest, file_digest
 from kintsugi.evaluation.protocols import Protocol
@@ -31,7 +32,7 @@ def trial_versions(
     training: str,
     protocol: Protocol,
     metrics: Sequence[str],
-    chosen: bool,
+    chosen: bool | str,
 ) -> dict[str, int]:
     """Versions of everything registered that a trial uses: ``{"method mmin": 1, "encoder vector": 1, "training": 1, …}``.
 
@@ -44,7 +45,7 @@ def trial_versions(
         training: condition, as in :class:`~kintsugi.bench.job.Job`.
         protocol: of the trial.
         metrics: names of those that are reported.
-        chosen: epochs are chosen by the first metric of the task.
+        chosen: epochs are chosen by the first metric of the task, or by that of this name.
 
     Raises:
         UnknownName, ConfigError: of the method, its arguments or a condition.
@@ -55,7 +56,7 @@ def trial_versions(
     names.update(name for spec in _specs(training, protocol) for name in _names_of(*spec))
     names.update(f"metric {metric}" for metric in metrics)
     if chosen:
-        names.add(f"metric {next(iter(schema.task.metrics()))}")
+        names.add(f"metric {chosen if isinstance(chosen, str) else next(iter(schema.task.metrics()))}")
     return versions_of(names, schema.task)
 
 
@@ -217,7 +218,7 @@ def _current(name: str, versions: Mapping[str, Any]) -> int | None:
 @lru_cache(maxsize=256)
 def _has_metric(task: type[Task], name: str) -> bool:
     try:
-        return name in task(("a", "b")).metrics()  # type: ignore[call-arg]
+        return name in metric_names(task(("a", "b")))  # type: ignore[call-arg]
     except (TypeError, ValueError, ConfigError):  # a task of a plugin that is made from something else than names
         return True
 

@@ -111,7 +111,7 @@ class Job:
             without_folders(training),
             self.seed,
             protocol,
-            trial_versions(key, params, parts[0].schema, training, protocol, metrics, chosen=bool(trainer["select"])),
+            trial_versions(key, params, parts[0].schema, training, protocol, metrics, chosen=trainer["select"]),
             facts(whole(self.source)),
         )
 

@@ -174,7 +174,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             if sum(info.file_size for info in archive.zip.infolist()) > MOST_BYTES:
                 raise ValueError(f"its members have more than {MOST_BYTES:,} bytes when they are unpacked")
             names = json.loads(archive["names"].tobytes())
-            return {name: archive[str(place)] for place, name in enumerate(names)}
+            arrays = {name: archive[str(place)] for place, name in enumerate(names)}
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("a member is no array")
+            return arrays
     except Exception as error:  # the parsers of ZIP, deflate and NPY raise anything on damaged bytes
         why = str(error)[:200] or type(error).__name__
         raise DataError(f"{path} cannot be read ({why}); the outcomes of this trial are lost") from error

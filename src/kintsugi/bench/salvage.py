@@ -167,6 +167,10 @@ def _read(db: sqlite3.Connection, number: int, folder: Path) -> tuple[str, list[
         rows = read_rows(db, h)
         if rows_digest(rows) != digest:
             said.append(f"the result of {trial}: its values are not those of its checksum; it has to be run again")
+        if outcomes is None and (folder / h / "outcomes.npz").exists():
+            said.append(
+                f"the outcomes of {trial}: there is a file of them, of which its row says nothing; it has to be run again"
+            )
         if outcomes is not None and arrays_digest(read_arrays(folder / h / "outcomes.npz")) != outcomes:
             said.append(f"the outcomes of {trial}: the file is not what was stored; it has to be run again")
     except (sqlite3.Error, *BROKEN) as error:

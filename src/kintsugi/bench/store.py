@@ -56,6 +56,9 @@ class Record:
     facts: dict[str, Any]
 
 
+HEADER = 100  # bytes (SQLite, "Database File Format"); it takes a file of none for an empty store
+
+
 class Store:
     """Trials and their results in ``FOLDER/runs.sqlite``, files of a trial in ``FOLDER/trials/HASH/``.
 
@@ -87,6 +90,10 @@ class Store:
             if not create:
                 raise ConfigError(f"{store.folder} holds no {DATABASE}; give the folder of a store, or create=True")
             (store.folder / TRIALS).mkdir(parents=True, exist_ok=True)
+        elif not create and store.path.stat().st_size < HEADER:
+            raise StoreError(
+                f"{store.path} is cut off: it has {store.path.stat().st_size} bytes, and the head of a database has {HEADER}"
+            )
         store._db  # noqa: B018 - a store that cannot be used says so here
         return store
 

@@ -9,6 +9,7 @@ from kintsugi.bench.job import Source, rows_of, whole
 from kintsugi.bench.suite_methods import Chosen
 from kintsugi.bench.suite_places import Places
 from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
+from kintsugi.core.metrics import named_metric
 
 if TYPE_CHECKING:
     from kintsugi.bench.suite import Suite
@@ -61,11 +62,14 @@ def check_conditions(suite: Suite, source: Source, places: Places) -> None:
             if name in names:
                 raise ConfigError(f"{protocol} is the same as {names[name]}; leave one out")
             names[name] = protocol
-    known = train.schema.task.metrics()
     for place, metric in enumerate(suite.metrics):
-        if metric not in known:
-            unknown = UnknownName(f"metric of {train.schema.task.key} (data set {source.name})", metric, known)
-            raise places.wrong(str(unknown), "metrics", place)
+        try:
+            named_metric(train.schema.task, metric)
+        except (UnknownName, ConfigError) as error:
+            raise places.wrong(f"{error} (data set {source.name})", "metrics", place) from error
+    if isinstance(suite.trainer.get("select"), str):
+        with places.at("trainer", "select"):
+            named_metric(train.schema.task, suite.trainer["select"])
 
 
 def check_made(method: Chosen, schema: Schema, wanted: Iterable[Mapping[str, Any]], places: Places) -> None:

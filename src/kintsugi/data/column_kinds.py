@@ -404,7 +404,10 @@ def _key(cell: Any) -> Any:
 
 
 def _shown(cell: Any) -> str:
-    words = repr(cell)
+    try:
+        words = repr(cell)
+    except RecursionError:  # lists inside lists
+        return f"a {type(cell).__name__}"
     return words if len(words) <= 60 else words[:57] + "…"
 
 

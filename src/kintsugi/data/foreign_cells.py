@@ -49,6 +49,8 @@ def _scalar(cell: np.generic) -> Any:
 def _array_of_tensor(cell: Any) -> Any:
     import torch
 
+    if cell.is_meta:  # without data, so it is nothing that a reader knows
+        return cell
     values = cell.detach().cpu()
     values = (values if values.layout == torch.strided else values.to_dense()).resolve_conj().resolve_neg()
     if values.is_quantized:

@@ -116,6 +116,8 @@ class ImageReader(Reader):
 
     def _look(self, cell: Any, root: Path | None) -> tuple[tuple[int, int], int]:
         picture, where = self._picture(cell, root)
+        if picture is not None and not min(picture.size):
+            raise ReadError(where, "has no pixels")
         if picture is None:
             x = _pixels(array(cell, self.column), where)
             return (x.shape[1], x.shape[2]), 3 if x.shape[0] >= 3 else 1
@@ -236,6 +238,8 @@ def _pixels(values: np.ndarray, where: str) -> Tensor:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 2, 3, 4):
         raise ReadError(where, f"has shape {list(values.shape)}; an image is (H, W) or (H, W, C) with C from 1 to 4")
+    if not values.size:
+        raise ReadError(where, f"has shape {list(values.shape)}: there is no pixel in it")
     if values.dtype.kind == "f":
         low, high = float(finite(values, where).min()), float(values.max())
         if low < -1e-6 or high > 1 + 1e-6:  # rounding is no error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kintsugi.core.errors import DataError
 from kintsugi.data.foreign_cells import plain
 
 _WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)\.0+")
@@ -49,7 +50,10 @@ def label(value: Any) -> str:
         value = pd.Timestamp(value)
     if isinstance(value, datetime.datetime) and value.tzinfo is None and value.time() == datetime.time():
         return value.date().isoformat()
-    return _canonical(str(value))
+    try:
+        return _canonical(str(value))
+    except RecursionError as error:  # lists inside lists
+        raise DataError(f"a {type(value).__name__} nested too deeply is no name") from error
 
 
 def _canonical(text: str) -> str:

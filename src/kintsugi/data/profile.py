@@ -128,8 +128,10 @@ class Profile:
         absent = 1 - data.present.double().mean(0) if len(data) else torch.ones(len(names))
         ranges = {}
         for name in names:
+            shown = data.present[:, data.schema.column(name)].numpy()
             found = tuple(
-                None if numbers is None else Range.of(column, numbers) for column, numbers, _ in _numbers(data, name)
+                None if numbers is None else Range.of(column, numbers[shown[places]])
+                for column, numbers, places in _numbers(data, name)
             )
             if any(found):
                 ranges[name] = found
@@ -184,7 +186,7 @@ class Profile:
             }
             absent = {str(name): float(share) for name, share in saved["absent"].items()}
             hashes = np.frombuffer(base64.b64decode(saved["hashes"], validate=True), dtype="<u8")
-            return cls(
+            profile = cls(
                 int(saved["rows"]),
                 tuple(absent),
                 tuple(absent.values()),
@@ -195,8 +197,18 @@ class Profile:
                 bool(saved["complete"]),
                 float(saved["twins"]),
             )
+            profile._check()
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"what a saved model keeps of its training rows is damaged ({error!r})") from error
+        return profile
+
+    def _check(self) -> None:
+        """Raise ValueError for what no training rows can give."""
+        numbers = [x for each in self.ranges.values() for r in each if r for x in (r.low, r.high, *r.usual)]
+        if not all(0 <= share <= 1 for share in (*self.absent, self.twins)) or not np.isfinite(numbers).all():
+            raise ValueError("a share that is none, or a range without ends")
+        if len(self.salt) > hashlib.blake2b.MAX_KEY_SIZE or not (self.complete or len(self.hashes)):
+            raise ValueError("no salt or hashes of rows")
 
     # comparing -------------------------------------------------------------------------------------------------
     def differences(self, data: Dataset, optional: Collection[str] = ()) -> list[str]:
@@ -229,8 +241,8 @@ class Profile:
             if share - before > MORE_ABSENT and share > TIMES_ABSENT * before:
                 yield (
                     f"{data.name}: modality {name!r} is absent in {gone} of {len(data)} rows ({share:.0%}), in training it "
-                    f"was in {before:.0%}. Look whether its columns are filled under their names and its files are where the paths "
-                    "lead; otherwise answers rest on the other modalities, more often than training could practise"
+                    f"was in {before:.0%}. Look whether its columns are filled under their names and its files are where "
+                    "the paths lead; otherwise answers rest on the other modalities, more often than training could practise"
                 )
 
     def _outside(self, data: Dataset, name: str) -> Iterator[str]:
@@ -239,7 +251,7 @@ class Profile:
         known = {place: r for place, r in enumerate(self.ranges[name]) if r is not None and r.count >= CELLS_FOR_RANGE}
         if not known:
             return
-        for place, (column, numbers, rows) in enumerate(_numbers(data, name)):
+        for place, (column, numbers, places) in enumerate(_numbers(data, name)):
             trained = known.get(place)
             if trained is None or numbers is None:
                 continue
@@ -247,10 +259,12 @@ class Profile:
             if not excess.any():
                 continue
             worst = np.unravel_index(int(excess.argmax()), excess.shape)
-            where = f"column {column!r}" if column else f"modality {name!r}"
+            row = int(data.index[int(places[worst[0]])])
+            units = " (standardised)" if data.units(name) is not None else ""
+            where = f"column {column!r}" if column else f"modality {name!r}{units}"
             yield (
                 f"{where}: {int((excess > 0).sum())} of {int((~np.isnan(numbers)).sum())} numbers, the worst is "
-                f"{float(numbers[worst]):.6g} in row {rows[worst[0]]} (counted from 0); training had {trained.low:.6g} to "
+                f"{float(numbers[worst]):.6g} in row {row} (counted from 0); training had {trained.low:.6g} to "
                 f"{trained.high:.6g}, 99.8 % of them in {trained.usual[0]:.6g} to {trained.usual[1]:.6g}"
             )
 
@@ -327,7 +341,7 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 # numbers ------------------------------------------------------------------------------------------------------------
-Numbers = tuple[str, np.ndarray | None, np.ndarray]  # column, numbers (None: categories), and the row of each
+Numbers = tuple[str, np.ndarray | None, np.ndarray]  # column, numbers (None: categories), and the position of each
 
 
 def _numbers(data: Dataset, name: str) -> list[Numbers]:
@@ -343,16 +357,16 @@ def _numbers(data: Dataset, name: str) -> list[Numbers]:
         if isinstance(reader, TabularReader):
             frame = data.source.frame.iloc[index]
             return [
-                (column, None if column in reader.known else as_numbers(frame[column]), index)
+                (column, None if column in reader.known else as_numbers(frame[column]), np.arange(len(index)))
                 for column in reader.columns
             ]
     places = _spread(len(index), _most_rows(modality.shape))
     rows = index[places]
     if isinstance(data.source, TableSource):
-        return [("", _decoded(data.source, name, rows), rows)]
+        return [("", _decoded(data.source, name, rows), places)]
     values = _values(data.source.read(torch.from_numpy(rows)), name, data.schema.column(name))
     if modality.kind != "tabular":
-        return [("", values, rows)]
+        return [("", values, places)]
     codes = modality.categories or (0,) * values.shape[1]
     units = data.source.units(name)
     if units is not None:
@@ -360,7 +374,7 @@ def _numbers(data: Dataset, name: str) -> list[Numbers]:
     reading = (data.reading or {}).get("modalities", {}).get(name, {})
     columns = reading.get("cells", [f"{name}[{place}]" for place in range(values.shape[1])])
     return [
-        (column, None if code else values[:, place], rows)
+        (column, None if code else values[:, place], places)
         for place, (column, code) in enumerate(zip(columns, codes, strict=True))
     ]
 

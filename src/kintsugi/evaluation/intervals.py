@@ -21,6 +21,7 @@ from torch.nn.functional import one_hot
 RESAMPLES = 1000
 SLOW_RESAMPLES = 100
 LEVEL = 0.95
+MOST_COUNTED = 32  # classes; the counts of more, for each resample, take longer than a metric of a hundred of them
 _MOST_CACHED = 1 << 25  # counts held in memory, 128 MiB; more are drawn again when they are needed
 
 
@@ -252,6 +253,22 @@ def _kappa(metric: Any, probabilities: Tensor, target: Tensor) -> Formula | None
     return Formula(torch.cat([(guess - target).square().double()[:, None], guessed, real], 1), finish)
 
 
+def _counts(metric: Any, probabilities: Tensor, target: Tensor) -> Formula | None:
+    """What a metric reads from the counts of true and answered classes."""
+    classes = probabilities.shape[1]
+    if classes > MOST_COUNTED:
+        return None
+    cells = one_hot(target.long() * classes + probabilities.argmax(1), classes**2).double()
+    return Formula(cells, lambda sums: metric.read(sums.view(-1, classes, classes)))
+
+
+def _label_counts(metric: Any, probabilities: Tensor, target: Tensor) -> Formula:
+    """The same of each label."""
+    labels = probabilities.shape[1]
+    cells = one_hot(target.long() * 2 + (probabilities > metric.threshold).long(), 4).double()
+    return Formula(cells.flatten(1), lambda sums: metric.read(sums.view(-1, labels, 2, 2)))
+
+
 _FORMULAS: dict[tuple[str, str | None], Callable[[Any, Tensor, Tensor], Formula | None]] = {
     ("MulticlassAccuracy", "micro"): _accuracy,
     ("LogLoss", None): _log_loss,
@@ -263,6 +280,8 @@ _FORMULAS: dict[tuple[str, str | None], Callable[[Any, Tensor, Tensor], Formula 
     ("R2Score", None): _r2,
     ("ClassDistance", None): _class_distance,
     ("MulticlassCohenKappa", None): _kappa,
+    ("ClassCounts", None): _counts,
+    ("LabelCounts", None): _label_counts,
 }
 
 

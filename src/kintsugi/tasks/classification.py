@@ -14,6 +14,7 @@ from kintsugi.core.errors import ConfigError
 from kintsugi.core.task import TASKS
 from kintsugi.tasks.common import OneClass
 from kintsugi.tasks.label_values import Value
+from kintsugi.tasks.metrics import made
 
 
 @TASKS.register("classification")
@@ -52,15 +53,7 @@ class Classification(OneClass):
 
     def metrics(self) -> dict[str, Any]:
         """accuracy (higher is better), macro F1 (higher), negative log-likelihood in nats (lower)."""
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
-
-        from kintsugi.tasks._metrics import LogLoss
-
-        return {
-            "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
-            "macro_f1": MulticlassF1Score(self.outputs, average="macro"),
-            "log_loss": LogLoss(),
-        }
+        return made("classes", self, "accuracy", "macro_f1", "log_loss")
 
     def to_json(self) -> dict[str, Any]:
         weights = None if self.weights is None else list(self.weights)

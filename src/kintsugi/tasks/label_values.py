@@ -11,8 +11,6 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
-import numpy as np
-
 from kintsugi.core.errors import DataError
 
 Value = str | int | float | bool
@@ -30,7 +28,7 @@ def plain(label: Any) -> Value:
         return str(label)
     if hasattr(label, "as_py"):  # of Arrow
         label = label.as_py()
-    if isinstance(label, np.generic) or (isinstance(label, np.ndarray) and label.ndim == 0):
+    if getattr(label, "ndim", None) == 0 and hasattr(label, "item"):  # of NumPy and torch
         label = label.item()
     if isinstance(label, bool):
         return label

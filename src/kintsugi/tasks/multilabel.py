@@ -15,6 +15,7 @@ from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.task import TASKS, Face, Link
 from kintsugi.tasks.common import NamedOutputs, weighted_mean
+from kintsugi.tasks.metrics import made
 
 
 @TASKS.register("multilabel")
@@ -42,13 +43,7 @@ class Multilabel(NamedOutputs):
 
     def metrics(self) -> dict[str, Any]:
         """macro F1 at 0.5 (higher is better), macro average precision (higher), mean accuracy of a label (higher)."""
-        from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision, MultilabelF1Score
-
-        return {
-            "macro_f1": MultilabelF1Score(self.outputs, average="macro"),
-            "average_precision": MultilabelAveragePrecision(self.outputs, average="macro"),
-            "label_accuracy": MultilabelAccuracy(self.outputs, average="micro"),
-        }
+        return made("labels", self, "macro_f1", "average_precision", "label_accuracy")
 
     def prior(self, train: Data) -> Tensor:
         """Logits of label frequencies, one row with and one without the label added (Laplace)."""

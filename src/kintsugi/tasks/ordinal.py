@@ -12,6 +12,7 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.features import Stream
 from kintsugi.core.task import TASKS, StreamSpec
 from kintsugi.tasks.common import OneClass
+from kintsugi.tasks.metrics import made
 
 CLOSEST = 1e-4  # between two thresholds: the logarithm of a class between equal ones would not be finite
 
@@ -70,14 +71,14 @@ class Ordinal(OneClass):
         """Mean distance of the most probable from the true class, in places (lower is better), kappa with quadratic weights
         (higher; Cohen, Weighted Kappa, Psychological Bulletin 70, 1968), accuracy (higher).
         """
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
+        from torchmetrics.classification import MulticlassCohenKappa
 
         from kintsugi.tasks._metrics import ClassDistance
 
         return {
             "class_mae": ClassDistance(),
             "quadratic_kappa": MulticlassCohenKappa(self.outputs, weights="quadratic"),
-            "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
+            **made("classes", self, "accuracy"),
         }
 
     def score(self, probabilities: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[str, float, float]:

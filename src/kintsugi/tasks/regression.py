@@ -15,6 +15,7 @@ from kintsugi.core.data import Data
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.task import TASKS, Face, by_row
 from kintsugi.tasks.common import NamedOutputs, weighted_mean
+from kintsugi.tasks.metrics import made
 
 # A mean of so many standard deviations leaves float32, which holds 7 digits, fewer than 4 for what varies. Targets as far from
 # zero, such as times in seconds since 1970, are held and centred in float64.
@@ -93,9 +94,7 @@ class Regression(NamedOutputs):
 
     def metrics(self) -> dict[str, Any]:
         """mean absolute error and root mean squared error in the target's units (lower is better), R² (higher)."""
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
-
-        return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()}
+        return made("numbers", self, "mae", "rmse", "r2")
 
     def prior(self, train: Data) -> Tensor:
         """The training mean, in units of the output."""

@@ -181,7 +181,9 @@ def restored_in_training_too(cls: type[Component]) -> None:
     own = batch.map(torch.clone)
     pipeline.eval().restored(own)
     for name in sorted(batch.names):
-        hold(same(own.inputs[name], batch.inputs[name]), f"restore() changes {name} in place; the caller still needs it")
+        hold(
+            same(own.inputs[name], batch.inputs[name]), f"restore() changes {name} in place; the caller still needs it"
+        )
     in_use = _mended(batch, _shown(pipeline.eval(), batch, training=False))
     in_training = _mended(batch, _shown(pipeline.train(), batch, training=True))
     pipeline.eval()

@@ -21,7 +21,9 @@ from kintsugi.core.task import Task
 from kintsugi.data.dataset import Dataset
 from kintsugi.training.views import get_view
 
-FEW_SHARE = 0.1  # of the training rows: a stage that trains on fewer is said, from so many training rows on. Both constants
+FEW_SHARE = (
+    0.1  # of the training rows: a stage that trains on fewer is said, from so many training rows on. Both constants
+)
 ENOUGH_ROWS = 100  # are proposed here.
 
 
@@ -73,7 +75,9 @@ def _tell_few(pipeline: Pipeline, train: Data) -> None:
         table, kind = table_and_rows(stage.rows)
         count = len(train.positions(kind)) if table == "train" else total
         if 0 < count < FEW_SHARE * total:  # none at all is an error of its own
-            few[stage.name] = f"stage {stage.name!r} trains on {count} of {total} rows ({count / total:.0%}, those {kind!r})"
+            few[stage.name] = (
+                f"stage {stage.name!r} trains on {count} of {total} rows ({count / total:.0%}, those {kind!r})"
+            )
             kinds.add(kind)
     if few:
         remedy = (

@@ -11,6 +11,7 @@ from kintsugi.core.encoder import ENCODERS
 from kintsugi.core.errors import UnknownName
 from kintsugi.core.inventory import names_held
 from kintsugi.core.methods import COMPONENTS, METHODS
+from kintsugi.core.metrics import METRICS
 from kintsugi.core.model import Model
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.registry import Registry
@@ -60,7 +61,7 @@ def _version(name: str, task: Task | type[Task]) -> int:
     if kind == "method":
         return int(METHODS.card(key).version)
     if kind == "metric":
-        return int(task.metric_versions.get(key, 1))
+        return int(task.metric_versions.get(key, METRICS.version(key) if key in METRICS else 1))
     if kind == "setting":
         if key not in SETTINGS:
             raise UnknownName("published missingness", key, SETTINGS)

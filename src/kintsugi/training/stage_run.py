@@ -17,6 +17,7 @@ from kintsugi.core.batch import Batch
 from kintsugi.core.data import Data, Splits
 from kintsugi.core.encoder import evaluating
 from kintsugi.core.errors import ConfigError, NonFiniteLoss
+from kintsugi.core.metrics import named_metric
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.randomness import DrawWatch
 from kintsugi.core.stage import Stage
@@ -24,6 +25,7 @@ from kintsugi.data.loaders import batches, count, order
 from kintsugi.io.saved_models import fill
 from kintsugi.training import checkpoint as saved
 from kintsugi.training.checks import moving, rows_of_stage
+from kintsugi.training.choosing import doubt, metric_name, scored_rows
 from kintsugi.training.devices import Devices
 from kintsugi.training.progress import Progress
 from kintsugi.training.sampling import endless, generator
@@ -106,6 +108,7 @@ class StageRun:
         fit.runs += 1
         fit.latest = self
         self.best: dict[str, Tensor] | None = None  # weights and buffers of the best epoch
+        self.metric: str | None = None  # by which it is chosen, where that is not the task's first
         self.first_loss: float | None = None
         self.watch = DrawWatch(self.at.device)
 
@@ -152,6 +155,8 @@ class StageRun:
             self.best = fit.resume.restore_run(fit.touched, self.at.state_of(self.optimizer))
             fit.history[:] = self.place.history
             fit.resume = None
+        if self.select and isinstance(self.trainer.select, str):
+            self.metric = metric_name(pipeline, self.data.val, self.trainer.select, quiet=self.at.rank != 0)
         fit.bar.expect(self.epochs * self.steps, self.stage.name)
         for epoch in range(self.place.epoch, self.epochs):
             patience = self.trainer.patience
@@ -163,6 +168,8 @@ class StageRun:
             fit.history.append(record)
             self._keep(epoch)
         self.at.settle()
+        if self.select and self.at.rank == 0:
+            self._doubt()
         self.put_back_best()
 
     def put_back_best(self) -> None:
@@ -286,7 +293,8 @@ class StageRun:
     def _choose(self, record: dict[str, Any]) -> None:
         """Of equal epochs the later: it has learned for longer."""
         settle(self.pipeline, self.data)
-        score, sign, metric = validate(self.pipeline, self.data.val, self.at.device)
+        asked = () if self.metric is None else (self.metric,)
+        score, sign, metric = validate(self.pipeline, self.data.val, self.at.device, *asked)
         score = self.at.agreed(score)
         record[f"val/{metric}"] = score
         place = self.place
@@ -296,6 +304,17 @@ class StageRun:
         if is_best:
             place.best = score
             self.best = {n: t.detach().clone() for n, t in self.pipeline.state_dict().items()}
+
+    def _doubt(self) -> None:
+        """Say where the validation scores cannot have told one epoch from another."""
+        mine = [record for record in self.fit.history if record["run"] == self.number]
+        names = [key.removeprefix("val/") for record in mine for key in record if key.startswith("val/")]
+        scores = [record[f"val/{names[0]}"] for record in mine if f"val/{names[0]}" in record] if names else []
+        if not any(math.isfinite(score) for score in scores):
+            return
+        said = doubt(self.pipeline, self.data.val, names[0], scores)
+        if said is not None:
+            warnings.warn(said, stacklevel=2)
 
     def _keep(self, epoch: int) -> None:
         self.place.epoch, self.place.history = epoch + 1, self.fit.history
@@ -327,15 +346,15 @@ def settle(pipeline: Pipeline, data: Splits) -> None:
 
 
 @torch.no_grad()
-def validate(pipeline: Pipeline, data: Data, device: torch.device | str = "cpu") -> tuple[float, int, str]:
-    """The task's first metric on validation rows in natural view: value, +1 where higher is better else -1, name."""
+def validate(
+    pipeline: Pipeline, data: Data, device: torch.device | str = "cpu", name: str | None = None
+) -> tuple[float, int, str]:
+    """A metric on validation rows in natural view: value, +1 where higher is better else -1, name; default: the task's first."""
     model = pipeline.model
     task = model.task
-    metrics = task.metrics()
-    name = next(iter(metrics.keys()))
-    metric = metrics[name].to(device)
-    columns = [data.schema.column(m) for m in model.schema.names]
-    rows = (data.present[:, columns].any(1) & data.target_present).nonzero().flatten()
+    name = str(next(iter(task.metrics().keys()))) if name is None else name
+    metric = named_metric(task, name).to(device)
+    rows = scored_rows(pipeline, data)
     if not len(rows) or data.target is None:
         return math.nan, 1, name
     with evaluating(pipeline):

@@ -17,6 +17,7 @@ from kintsugi.core.data import Data, Splits
 from kintsugi.core.encoder import UserEncoder, own_encoders
 from kintsugi.core.errors import ConfigError, DataError, NonFiniteLoss
 from kintsugi.core.methods import address
+from kintsugi.core.metrics import named_metric
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.randomness import fork_rng_in_turn
 from kintsugi.core.stage import Stage
@@ -54,7 +55,8 @@ class Trainer:
             tested with processes on CPUs only; on a GPU it was not run. "ddp_find_unused_parameters_true", "auto".
         seed: of the order of rows, views and all noise in training.
         patience: epochs without a better validation score after which the last stage ends.
-        select: keep the epoch with the best validation score; False: the last one, and nothing is validated.
+        select: keep the epoch with the best validation score, by the task's first metric, or by that of this name, such as
+            ``auroc``; False: the last one, and nothing is validated.
         checkpoint: a folder that holds the state after each epoch; a fit that finds one there goes on from it.
         progress: a bar; None: on a terminal.
     """
@@ -74,7 +76,7 @@ class Trainer:
     strategy: str | None = None
     seed: int = 0
     patience: int | None = None
-    select: bool = True
+    select: bool | str = True
     checkpoint: str | os.PathLike[str] | None = None
     progress: bool | None = None
 
@@ -84,6 +86,8 @@ class Trainer:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience must be at least 1, or None for no early end, not {self.patience}")
+        if not isinstance(self.select, bool | str) or self.select == "":
+            raise ConfigError(f"select is True, False or the name of a metric, not {self.select!r}")
         if not self.lr > 0:
             raise ConfigError(f"lr must be above 0, not {self.lr}")
         if self.optimizer not in ("adamw", "adam", "sgd"):
@@ -107,6 +111,7 @@ class Trainer:
 
         Raises:
             DataError: rows that a stage needs are not there, or a modality is absent in all training rows.
+            UnknownName, ConfigError: ``select`` names no metric, or none of this task.
             NonFiniteLoss: with the rows of the batch; :meth:`keep_best` gives the best epoch before it.
 
         Layers draw their initial weights and their dropout from torch's global generator, which this seeds and puts back
@@ -116,6 +121,8 @@ class Trainer:
         """
         self._spared = None
         check(pipeline, data)
+        if isinstance(self.select, str):
+            named_metric(pipeline.schema.task, self.select)
         own = own_encoders(pipeline.own_encoders)  # for models that a component makes on the way
         with own, fork_rng_in_turn():
             torch.manual_seed(self.seed)
@@ -219,7 +226,7 @@ class Trainer:
         for i, (path, stage) in enumerate(stages):
             budget = sum(other.fraction for name, other in stages if name == path)
             epochs = max(1, round(self.epochs * stage.fraction / budget))
-            select = self.select and i == last
+            select = bool(self.select) and i == last
             StageRun(self, self._running, pipeline, path, stage, data, epochs, select).run()
 
     def run(self, pipeline: Pipeline, stage: Stage, data: Splits, epochs: int | None = None) -> None:
@@ -276,6 +283,7 @@ class Trainer:
         own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
         task = pipeline.schema.task
         names = [*names_in(pipeline), f"task {task.key}", "training", "reading"]
+        names += [f"metric {self.select}"] if isinstance(self.select, str) else []
         decided = [
             components, own, versions_of(names, task), data.train.fingerprint, data.val.fingerprint, pipeline.schema.meaning()
         ]  # fmt: skip
