@@ -280,7 +280,9 @@ def test_unusual_cells_are_read_all_the_same(column: str, cells: list[Any], mode
 def test_a_number_that_is_beyond_all_measure_is_no_silent_nan(model: kg.Classifier) -> None:
     frame = put(rows(6), 4, "age", 1e30)
     for call in (model.predict, model.score, model.predict_frame, model.explain):
-        with pytest.raises(DataError, match=r"rows: the answer to row 4 \(counted from 0\) is not finite"):
+        with pytest.raises(DataError, match=r"rows: the answer to 1 rows is not finite: row 4 \(counted from 0\)"):
+            call(frame, on_error="raise")
+        with pytest.warns(UserWarning, match="They get the answer of a row with nothing"):
             call(frame)
 
 
@@ -290,11 +292,12 @@ def test_text_that_is_empty_is_a_hole(cell: Any, model: kg.Classifier) -> None:
     assert told["note_present"].tolist() == [True, True, False, True]
 
 
-def test_a_category_that_training_did_not_know_is_one_of_its_own(model: kg.Classifier) -> None:
+def test_a_category_that_training_did_not_know_is_a_hole_and_said(model: kg.Classifier) -> None:
     frame = put(put(rows(6), 0, "ward", "z"), 2, "ward", "y")
     frame.loc[[0, 2, 4], "age"] = 1.0
     alone = frame[["age", "ward"]].to_dict("records")
-    answers = model.predict_proba(alone)
+    with pytest.warns(UserWarning, match=r"column 'ward' in 2 of 6 cells \('z', 'y'; first in row 0"):
+        answers = model.predict_proba(alone)
     assert np.allclose(answers[0], answers[2], atol=1e-6)  # what is unknown is unknown, by whatever name
     assert not np.allclose(answers[0], answers[4], atol=1e-6)
 

@@ -233,6 +233,22 @@ def test_means_take_the_intervals_that_the_trial_knows() -> None:
     assert found["rate_mean_low"] == pytest.approx(0.68)  # no fact: the mean of the ends
 
 
+def test_a_guess_is_what_the_trials_know_the_mean_over_seeds() -> None:
+    parts = [lines(), lines(seed=1), lines("b"), lines("c")]
+    facts = [
+        {"guess": {"accuracy": 0.30, "log_loss": 2.0}},
+        {"guess": {"accuracy": 0.32}},
+        {"guess": {"accuracy": None}},
+        {},
+    ]
+    known = [record(p, f, seed=int(p["seed"].iloc[0])) for p, f in zip(parts, facts, strict=True)]
+    found = figures_of(table(*parts), known)
+    assert only(found)["guess"] == pytest.approx(0.31)
+    assert math.isnan(only(found, "b")["guess"])
+    assert math.isnan(only(found, "c")["guess"])
+    assert "guess" not in figures_of(table(*parts), [record(parts[0])])
+
+
 # which results count ------------------------------------------------------------------------------------------------
 def test_only_the_latest_edition_counts() -> None:
     old = [lines(seed=s, conditions=values(DAMAGED, 0.1, *[0.1] * 4), parameters='{"w": 1}', started=9.0 + s)

@@ -69,6 +69,14 @@ def test_the_head_says_how_to_run_it_again(store: Store, tmp_path: Path) -> None
     assert "- Machine: mine\n" in page(store, tmp_path, machine="mine")
 
 
+def test_a_guess_is_said_where_trials_know_it(tmp_path: Path, store: Store) -> None:
+    assert "A guess gets" not in page(store, tmp_path)
+    known = Store.open(tmp_path / "known")
+    for seed in range(2):
+        keep(known, method="new", seed=seed, facts={"guess": {"accuracy": 0.25}})
+    assert "100 test rows. A guess gets 25.0." in page(known, tmp_path)
+
+
 def test_the_table_in_percent(store: Store, tmp_path: Path) -> None:
     rows = table_of(page(store, tmp_path, reference="ref"), HEADING)
     heads = ["Rank", "Method", "Clean", "Mean", "Subsets", "Rates", "Corruptions", "Worst", "mCE", "Params", "ms"]

@@ -28,6 +28,7 @@ from kintsugi.evaluation.protocols import Condition, Protocol
 from kintsugi.report import appendix, data, page, write_report
 from kintsugi.report.ranks import Axis, diagram
 from kintsugi.report.trust import averaged, pooled
+from test_bench_figures import keep
 
 for package in ("jinja2", "plotly"):
     pytest.importorskip(package)
@@ -333,6 +334,16 @@ def test_notes_beside_the_store_are_printed(tmp_path: Path) -> None:
     assert said.count("kintsugi bench two") == 1
     assert said.count("seeds: 7") == 1
     assert "2026-01-02, commit abc123: kintsugi bench one" in said
+
+
+def test_a_guess_is_said_where_trials_know_it(tmp_path: Path, shown: Page) -> None:
+    assert not re.search(r"a guess gets \d", shown.text)
+    assert all(block["guess"] is None for block in shown.data["blocks"])
+    known = Store.open(tmp_path / "known")
+    keep(known, facts={"guess": {"accuracy": 0.25}})
+    made = Page(write_report(known, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "a guess gets 0.250" in made.text
+    assert [block["guess"] for block in made.data["blocks"]] == [0.25]
 
 
 def test_little_stores_make_a_report_too(tmp_path: Path) -> None:

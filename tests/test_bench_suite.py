@@ -371,6 +371,8 @@ def test_a_file_that_is_no_mapping_lacks_keys_or_does_not_exist(suite: Any, tmp_
         ("protocol: [brats15]", r"protocol.0: .*is about 4 modalities"),
         ("protocol: [rates(0.1), rates( 0.1 )]", r"protocol.1: rates\( 0.1 \) is the same as rates\(0.1\)"),
         ("metrics: [accuracy, acuracy]", r"metrics.1: unknown metric .*did you mean 'accuracy'"),
+        ("metrics: [auroc, pearson]", r"metrics.1: metric 'pearson' is for tasks with numbers"),
+        ("trainer: {select: auroq}", r"trainer.select: unknown metric .*did you mean 'auroc'"),
     ],
 )
 def test_what_does_not_fit_the_data_is_said_before_anything_runs(suite: Any, text: str, said: str) -> None:

@@ -231,7 +231,7 @@ def test_numbers_of_any_library_are_a_vector(cell: Any) -> None:
         bytearray(), {}, {"bytes": None, "path": None}, {"bytes": b"", "path": ""},
         {"array": None, "path": None, "sampling_rate": 8000}, np.str_(" "),
     ],
-    ids=repr,
+    ids=lambda cell: type(cell).__name__,
 )  # fmt: skip
 def test_nothing_in_any_library_is_a_hole(cell: Any) -> None:
     assert nothing(cell)
@@ -621,6 +621,7 @@ def zipped() -> bytes:
         (b"", "is no .npy file"),
         (npy((0,), "<f8", b""), "holds no numbers"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",
 )
 def test_a_damaged_npy_file_is_one_error(data: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(data)

@@ -88,9 +88,12 @@ class Told:
 
 
 def refused(*words: object, status: int = 2) -> str:
-    """The message of a command that ends so, which is all that it says."""
+    """The message of a command that ends so, which is all that it says; a training said before how columns are read."""
     told = Told(*words)
-    assert (told.status, told.out) == (status, ""), told.out + told.err
+    head, *lines = told.out.splitlines() or [""]
+    assert told.status == status, told.out + told.err
+    assert head == "" or (words[0] == "train" and head.endswith("columns as they are read:")), told.out
+    assert all(line.startswith("  ") for line in lines), told.out
     said = "".join(line for line in told.err.splitlines(True) if not line.startswith("warning: "))
     assert said.startswith("error: ")
     assert "Traceback" not in said
@@ -214,6 +217,34 @@ def test_a_model_is_evaluated(home: Path, model: Path, tmp_path: Path, monkeypat
     assert [w in few.out for w in ("mcar(0.3)", "scan + note")] == [True, False]
 
 
+def test_a_model_is_evaluated_by_metrics_that_are_named_beside_a_guess(home: Path, model: Path, tmp_path: Path) -> None:
+    csv = tmp_path / "results.csv"
+    words = ["evaluate", model, home / "test.parquet", "-p", "clean", "--csv", csv]
+    told = Told(*words, "--metric", "auroc", "--metric", "balanced_accuracy")
+    assert told.status == 0, told.err
+    results = kg.Results.from_csv(csv)
+    assert results.metrics == ["auroc", "balanced_accuracy"]
+    lines = {x.strip("│ ").partition("│")[0].strip(): x for x in told.out.splitlines()}
+    for value in results.table["value"]:
+        assert f"{value:.4f}" in lines["clean"]
+    assert re.findall(r"0\.\d+", lines["a guess (prior)"]) == ["0.5000", "0.3333"]  # one of three classes
+    assert "did you mean 'auroc'" in refused(*words, "--metric", "aurok")
+    assert "is for tasks with numbers" in refused(*words, "--metric", "r2")
+
+
+def test_the_metric_that_chooses_the_epoch_is_named(home: Path, tmp_path: Path) -> None:
+    told = Told(
+        "train", home / "train.parquet", home / "columns.yaml", "-o", tmp_path / "m", "--epochs", 2, "--metric", "auroc"
+    )
+    assert told.status == 0, told.err
+    assert "val/auroc" in told.out
+    wrong = Told(
+        "train", home / "train.parquet", home / "columns.yaml", "-o", tmp_path / "n", "--epochs", 2, "--metric", "aurok"
+    )
+    assert wrong.status == 2
+    assert "did you mean 'auroc'" in wrong.err
+
+
 def test_a_file_of_validation_rows_and_settings(home: Path, tmp_path: Path) -> None:
     out = trained(
         home, tmp_path / "m", "-m", "mmin", "--set", "blocks=2", "--set", "w_forward=1e-1", "--epochs", 1,
@@ -253,6 +284,7 @@ def predicted(model: Path, rows: Path) -> Path:
 
 
 def test_a_built_in_set_needs_no_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DATASETS["avdigits"]  # whose module is read before another takes its name
     monkeypatch.setitem(DATASETS._things, "avdigits", lambda: toy(rows=96, dim=5))
     told = Told("train", "avdigits", "-m", "late_fusion", "--set", "merge=mean", "--epochs", 2, "-o", tmp_path / "m")
     assert told.status == 0, told.err
@@ -578,7 +610,7 @@ def test_an_interrupted_training_goes_on_and_the_old_model_stays(
     finally:
         process.kill()
     assert process.returncode == 130, said + err
-    assert said == ""
+    assert len(said.splitlines()) == 6  # how its five columns are read, and nothing else
     assert "Traceback" not in err
     assert f"{place} holds the last full epoch. The same call goes on from there." in err
     assert np.array_equal(answers(out, home), answers(model, home))  # the model from before

@@ -470,7 +470,7 @@ def test_evaluate_fills_a_tidy_table() -> None:
     labelled = [i % 5 != 0 for i in range(23)]
     results = evaluate(Fitted(7), data(labelled=labelled), "subsets", resamples=50)
     table = results.table
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == (*COLUMNS, "guess")
     assert len(table) == 7 * 3
     assert set(table["n"]) == {18}
     (run,) = results.runs

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn import metrics as sk
 from torch import Tensor
 
+import kintsugi as kg
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.metrics import METRICS, metric_names, named_metric, named_metrics
 from kintsugi.evaluation.intervals import Bootstrap, formula_of, measure
+from kintsugi.evaluation.results import Results
 from kintsugi.tasks import Classification, Multilabel, Ordinal, Regression
 
 TWO, FOUR = Classification(["well", "ill"]), Classification(list("abcd"))
@@ -214,3 +221,254 @@ def test_intervals_of_ranked_metrics_hold_the_value() -> None:
     values, target = answered(2, 3, 60)
     low, high = measure({"auroc": named_metric(TWO, "auroc")}, values, target, Bootstrap(60, 200))["auroc"].interval[1:]
     assert low < BINARY["auroc"](target.numpy(), values.numpy()) < high
+
+
+# in evaluation ------------------------------------------------------------------------------------------------------
+READERS = {"one": kg.tabular(["a"]), "other": kg.tabular(["b"])}
+
+
+def cases(n: int = 200, ill: int = 30, seed: int = 0) -> pd.DataFrame:
+    """The first ``ill`` rows are; ``a`` tells it better than ``b``. ``days`` is a number that ``a`` tells."""
+    noise = np.random.default_rng(seed)
+    y = np.arange(n) < ill
+    frame = pd.DataFrame({"a": y + 0.7 * noise.normal(size=n), "b": y + 2.0 * noise.normal(size=n)})
+    return frame.assign(state=np.where(y, "ill", "well"), days=5 + 2 * frame["a"] + 0.1 * noise.normal(size=n))
+
+
+def classifier(**more: Any) -> kg.Classifier:
+    task = Classification(["well", "ill"])
+    usual = {
+        "modalities": READERS,
+        "target": "state",
+        "task": task,
+        "dim": 8,
+        "epochs": 4,
+        "lr": 0.01,
+        "progress": False,
+    }
+    return kg.Classifier("mean_fusion", **{**usual, **more})
+
+
+@pytest.fixture(scope="module")
+def model() -> kg.Classifier:
+    return classifier(select="auroc").fit(cases(), val=cases(60, 12, 1))
+
+
+@pytest.fixture(scope="module")
+def regressor() -> kg.Regressor:
+    made = kg.Regressor("mean_fusion", modalities=READERS, target="days", dim=8, epochs=4, lr=0.01, progress=False)
+    return made.fit(cases(), val=cases(60, 12, 1))
+
+
+@pytest.mark.parametrize("form", ["frame", "records", "csv", "parquet"])
+def test_evaluate_takes_rows_in_every_form(model: kg.Classifier, form: str, tmp_path: Path) -> None:
+    test = cases(90, 20, 2)
+    path = tmp_path / f"test.{form}"
+    if form in ("csv", "parquet"):
+        test.to_csv(path, index=False) if form == "csv" else test.to_parquet(path)
+    given: Any = {"frame": test, "records": test.to_dict("records")}.get(form, path)
+    results = kg.evaluate(model, given, "clean", metrics=["auroc", "sensitivity", "specificity"], resamples=20)
+    p = model.predict_proba(test)[:, 1]
+    ill = test["state"] == "ill"
+    wanted = {
+        "auroc": sk.roc_auc_score(ill, p),
+        "sensitivity": ((p > 0.5) & ill).sum() / ill.sum(),
+        "specificity": ((p <= 0.5) & ~ill).sum() / (~ill).sum(),
+    }
+    assert dict(zip(results.table["metric"], results.table["value"], strict=True)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_positive_class_is_shown(model: kg.Classifier, regressor: kg.Regressor, tmp_path: Path) -> None:
+    results = kg.evaluate(model, cases(50, 20, 3), "clean", metrics=["f1"], resamples=5)
+    assert results.runs[0].positive == "ill"
+    assert "Positive class</th><td>ill, which" in results.to_html(tmp_path / "r.html").read_text()
+    assert kg.evaluate(regressor, cases(50, 20, 3), "clean", resamples=5).runs[0].positive == ""
+
+
+def test_metrics_of_evaluate_are_checked_before_anything_is_asked(model: kg.Classifier) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'auroc'"):
+        kg.evaluate(model, cases(50, 20, 3), metrics=["aurco"])
+    with pytest.raises(ConfigError, match="for tasks with numbers"):
+        kg.evaluate(model, cases(50, 20, 3), metrics="pearson")
+    with pytest.raises(ConfigError, match="as a mapping"):
+        kg.evaluate(model, cases(50, 20, 3), metrics=[named_metric(TWO, "auroc")])
+    own = kg.evaluate(model, cases(50, 20, 3), "clean", metrics={"mine": named_metric(TWO, "auroc")}, resamples=5)
+    assert own.metrics == ["mine"]
+
+
+# a guess ------------------------------------------------------------------------------------------------------------
+def test_a_guess_gets_what_the_training_rows_say(model: kg.Classifier) -> None:
+    test = cases(90, 20, 2)
+    names = ["accuracy", "log_loss", "auroc", "average_precision", "balanced_accuracy", "mcc"]
+    results = kg.evaluate(model, test, "subsets", metrics=names, resamples=5)
+    share = (30 + 1) / (200 + 2)  # one row of each class is added to the training rows
+    wanted = {
+        "accuracy": 70 / 90,
+        "log_loss": -(20 * math.log(share) + 70 * math.log(1 - share)) / 90,
+        "auroc": 0.5,
+        "average_precision": 20 / 90,
+        "balanced_accuracy": 0.5,
+        "mcc": 0.0,
+    }
+    assert results.runs[0].guess == pytest.approx(wanted, rel=1e-5)
+    assert {name: float(results.guess(name).iloc[0]) for name in names} == pytest.approx(wanted, rel=1e-5)
+    by_metric = results.table.groupby("metric")["guess"]
+    assert by_metric.nunique().eq(1).all(), "what is hidden from the model makes no other guess"
+    assert results.summary("auroc")["guess"].tolist() == pytest.approx([0.5])
+
+
+def test_a_guess_of_numbers_is_the_training_mean(regressor: kg.Regressor) -> None:
+    train, test = cases(), cases(90, 20, 2)
+    names = ["mae", "rmse", "r2", "pearson"]
+    found = kg.evaluate(regressor, test, "clean", metrics=names, resamples=5).runs[0].guess
+    off = test["days"] - train["days"].mean()
+    assert found["mae"] == pytest.approx(off.abs().mean(), rel=1e-4)
+    assert found["rmse"] == pytest.approx(np.sqrt((off**2).mean()), rel=1e-4)
+    assert found["r2"] == pytest.approx(
+        1 - (off**2).sum() / ((test["days"] - test["days"].mean()) ** 2).sum(), rel=1e-3
+    )
+    assert math.isnan(found["pearson"])
+
+
+def test_the_guess_travels_in_files_and_tables_of_before_have_none(model: kg.Classifier, tmp_path: Path) -> None:
+    results = kg.evaluate(model, cases(90, 20, 2), "clean", resamples=5)
+    again = Results.from_csv(results.to_csv(tmp_path / "r.csv"))
+    assert again.guess("accuracy").to_dict() == pytest.approx(results.guess("accuracy").to_dict())
+    results.table.drop(columns="guess").to_csv(tmp_path / "old.csv", index=False)
+    old = Results.from_csv(tmp_path / "old.csv")
+    assert old.guess("accuracy").isna().all()
+    assert "guess" not in old.summary("accuracy")
+    both = Results.concat([again, Results(old.table.assign(method="older"))])
+    assert float(both.guess("accuracy").iloc[0]) == pytest.approx(float(results.guess("accuracy").iloc[0]))
+    assert "A guess" not in old.to_html(tmp_path / "old.html").read_text()
+
+
+# the epoch ----------------------------------------------------------------------------------------------------------
+def test_the_epoch_is_chosen_by_the_metric_that_is_named() -> None:
+    val = cases(60, 12, 1)
+    chosen = classifier(select="auroc", epochs=6).fit(cases(), val=val)
+    scores = [record["val/auroc"] for record in chosen.trainer_.history]
+    assert len(scores) == 6
+    assert sk.roc_auc_score(val["state"] == "ill", chosen.predict_proba(val)[:, 1]) == pytest.approx(
+        max(scores), abs=1e-5
+    )
+    assert not any("val/accuracy" in record for record in chosen.trainer_.history)
+    usual = classifier(epochs=2).fit(cases(), val=val)
+    assert all("val/accuracy" in record for record in usual.trainer_.history)
+
+
+@pytest.mark.parametrize(
+    ("select", "error", "words"),
+    [
+        ("auroq", UnknownName, "did you mean 'auroc'"),
+        ("r2", ConfigError, "for tasks with numbers"),
+        (3, ConfigError, "True, False"),
+    ],
+)
+def test_a_metric_that_cannot_choose_is_said_before_training(select: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        classifier(select=select).fit(cases(), val=cases(60, 12, 1))
+
+
+def test_where_a_metric_is_not_defined_the_first_of_the_task_chooses_with_a_warning() -> None:
+    val = cases(60, 60, 1)
+    with pytest.warns(
+        UserWarning, match=r"select='auroc' is not defined on the 60 validation rows .* all of class 'ill'.*accuracy"
+    ):
+        model = classifier(select="auroc").fit(cases(), val=val)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        classifier(select="auroc").fit(cases(), val=val)
+    assert len(caught) == 1, "said once"
+    assert all("val/accuracy" in record for record in model.trainer_.history)
+
+
+def test_one_that_is_defined_says_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier(select="auroc", epochs=6).fit(cases(), val=cases(60, 12, 1))
+
+
+def test_a_checkpoint_of_another_choice_is_another_run() -> None:
+    """And choosing as before is the run of before."""
+    from kintsugi.training.trainer import Trainer
+
+    model = classifier()
+    rows = kg.Table.from_rows(cases(), modalities=READERS, target="state", task="classification")
+    pipeline, splits = model._build(rows), kg.Splits(rows, rows)
+    names = [
+        Trainer(**more)._name_run(pipeline, splits)
+        for more in ({}, {"select": True}, {"select": "auroc"}, {"select": "f1"})
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
+def test_a_trial_carries_the_metrics_that_it_uses() -> None:
+    from kintsugi.bench.job import Job, Source
+
+    def registered(**more: Any) -> set[str]:
+        trial = Job(Source("factors"), "mean_fusion", protocol="clean", **more).trial()
+        return {name for name in trial.registered if name.startswith("metric ")}
+
+    assert registered(metrics=("auroc", "f1")) == {"metric auroc", "metric f1", "metric accuracy"}
+    assert registered(metrics=("auroc",), trainer={"select": "mcc"}) == {"metric auroc", "metric mcc"}
+    assert registered(metrics=("auroc",), trainer={"select": False}) == {"metric auroc"}
+
+
+def test_select_is_taken_from_the_arguments_of_the_trainer_too() -> None:
+    assert classifier(trainer={"select": "f1"})._trainer().select == "f1"
+    assert classifier(select="auroc")._trainer().select == "auroc"
+    assert classifier()._trainer().select is True
+    assert classifier(select="auroc").get_params()["select"] == "auroc"
+    with pytest.raises(ConfigError, match="select is an argument of Classifier"):
+        classifier(select="auroc", trainer={"select": "f1"})._trainer()
+
+
+# a choice that says nothing -----------------------------------------------------------------------------------------
+def doubted(model: Any, train: pd.DataFrame, val: pd.DataFrame) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(train, val=val)
+    return [str(w.message) for w in caught if re.search("epoch was chosen by|^the validation ", str(w.message))]
+
+
+def rare(n: int, ill: int, seed: int) -> pd.DataFrame:
+    """Nothing tells who is ill."""
+    frame = cases(n, ill, seed)
+    noise = np.random.default_rng(seed + 100)
+    return frame.assign(a=noise.normal(size=n), b=noise.normal(size=n))
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [(2, False), (3, True), (5, True)])
+def test_a_score_that_is_always_that_of_a_guess_is_warned_of(epochs: int, warned: bool) -> None:
+    said = doubted(classifier(epochs=epochs, batch_size=8), rare(200, 8, 0), rare(100, 4, 1))
+    assert len(said) == warned
+    if warned:
+        assert f"the validation accuracy was 0.96 in each of the {epochs} epochs, on 100 rows" in said[0]
+        assert 'select="auroc"' in said[0]
+        assert 'class_weight="balanced"' in said[0]
+
+
+def test_a_score_that_moves_is_not_warned_of() -> None:
+    assert doubted(classifier(epochs=5), cases(200, 100), cases(60, 30, 1)) == []
+    assert doubted(classifier(epochs=5, batch_size=8, select="auroc"), rare(200, 8, 0), rare(100, 4, 1)) == []
+    assert doubted(classifier(epochs=5, batch_size=8, select=False), rare(200, 8, 0), rare(100, 4, 1)) == []
+
+
+@pytest.mark.parametrize(("rows", "warned"), [(9, True), (10, False)])
+def test_few_validation_rows_are_warned_of(rows: int, warned: bool) -> None:
+    said = doubted(classifier(epochs=2), cases(), cases(rows, 4, 1))
+    assert len(said) == warned
+    assert not warned or "on 9 validation rows with a label" in said[0]
+
+
+@pytest.mark.parametrize(("ill", "warned"), [(0, True), (1, False)])
+def test_validation_rows_of_one_class_are_warned_of(ill: int, warned: bool) -> None:
+    said = doubted(classifier(epochs=2), cases(), cases(40, ill, 1))
+    assert len(said) == warned
+    assert not warned or "on 40 validation rows that are all of class 'well'" in said[0]
+
+
+def test_one_epoch_is_no_choice() -> None:
+    assert doubted(classifier(epochs=1), cases(), cases(5, 0, 1)) == []

@@ -328,7 +328,7 @@ def test_pictures_are_known_by_their_content(tmp_path: Path) -> None:
 
 def test_cells_that_cannot_be_read_are_no_reason_to_stop() -> None:
     frame = rows()
-    frame.at[3, "lab"] = [1.0, "x", object()]
+    frame.at[3, "lab"] = [1.0, "x", None]
     frame.at[4, "trace"] = {1: 2}
     trained = kg.Table.from_pandas(frame, modalities=READERS, target="outcome", on_error="missing")
     profile = Profile.of(trained)

@@ -225,6 +225,30 @@ def test_pieces_of_every_kind() -> None:
     assert piece(Shown(Modality("m", "image", (1, 8, 8)), None)).absent
 
 
+def test_it_shows_what_a_guess_gets(made: tuple[str, Page, Results]) -> None:
+    content, page, results = made
+    guess = float(results.guess().iloc[0])
+    assert 0 < guess < 1
+    line = content.partition('<tr class="guess">')[2].partition("</tr>")[0]
+    assert "A guess (prior)" in line
+    assert (
+        line.count(f"<td>{number(guess)}</td>")
+        == content.partition('<table class="board">')[2].partition("</thead>")[0].count('scope="col"') - 1
+    )
+    charts = [json.loads(s) for s in page.scripts if s.startswith("{")]
+    assert {chart["guess"] for chart in charts} == {float(f"{guess:.5g}")}
+    assert all(chart["range"][0] < chart["guess"] < chart["range"][1] for chart in charts)
+    shown = " ".join(" ".join(page.text).split())
+    assert f"A guess gets {number(guess)} whatever is there" in shown
+    assert f"The thin dashed line is what a guess gets: {number(guess)}" in shown
+
+
+def test_results_of_before_have_no_guess_to_show(tmp_path: Path, made: tuple[str, Page, Results]) -> None:
+    old = Results(made[2].table.drop(columns="guess"))
+    content = old.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "guess" not in content.partition("<main>")[2].partition("</main>")[0].lower()
+
+
 def test_little_results_make_a_report_too(tmp_path: Path) -> None:
     """No runs, no curves, no subsets, no examples: no library is needed then."""
     results = evaluate(model(), data(), "clean", resamples=5)

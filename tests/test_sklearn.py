@@ -442,7 +442,7 @@ def test_a_row_of_extreme_numbers_gets_the_prior_and_the_others_their_answers(me
     others = np.delete(np.arange(60), [7, 40])
     with pytest.warns(UserWarning, match=r"the answer to \d+ rows is not finite: row 7, 40 \(counted from 0\)") as told:
         values = model.predict_proba(extreme)
-    assert len(told) == 1
+    assert sum("is not finite" in str(each.message) for each in told) == 1  # another says that 3e38 is out of range
     empty = model.predict_proba([{"age": None}])[0]
     assert values[[7, 40]] == pytest.approx(np.stack([empty, empty]))
     if method != "midl":  # which learns from row to row

@@ -205,7 +205,7 @@ class Drawing(Model):
 
 
 def fitted(elsewhere: Callable[[], object] | None = None, **options: Any) -> Pipeline:
-    train, val, test = toy(rows=48, dim=5).split()
+    train, val, test = toy(rows=72, dim=5).split()
     with fork_rng_in_turn():
         torch.manual_seed(0)
         pipeline = Pipeline(Drawing(train.schema, elsewhere))

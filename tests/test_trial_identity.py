@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Callable[[Patch], None], set[str] | frozenset[str]]] = {
     "the metric that chooses epochs": (
         lambda patch: patch.setattr(Classification, "metric_versions", {"accuracy": 2}), ALL
     ),
-    "training": (lambda patch: patch.setattr(versions, "TRAINING", 2), ALL),
+    "training": (lambda patch: patch.setattr(versions, "TRAINING", versions.TRAINING + 1), ALL),
     "reading": (lambda patch: patch.setattr(versions, "READING", 2), ALL),
     "evaluation": (lambda patch: patch.setattr(versions, "EVALUATION", 2), ALL),
     "a default of the trainer": (default(Trainer.__init__, "weight_decay", 0.25), ALL - {"brief"}),

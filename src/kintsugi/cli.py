@@ -15,7 +15,9 @@ from typer.core import TyperGroup
 from kintsugi import __version__
 from kintsugi.commands import bench, stores
 from kintsugi.commands.check import check
+from kintsugi.commands.describe import describe
 from kintsugi.commands.golden import golden
+from kintsugi.commands.init import init
 from kintsugi.commands.new_method import new_method
 from kintsugi.commands.plugins import Plugins
 
@@ -149,6 +151,9 @@ def train(
     columns: Annotated[
         Path | None, typer.Argument(help="YAML that says how to read the columns; none for a built-in set.")
     ] = None,
+    columns_too: Annotated[
+        Path | None, typer.Option("--columns", help="The same YAML, as describe takes it.", show_default=False)
+    ] = None,
     method: Annotated[
         str, typer.Option("-m", "--method", help="Key of a method; `kintsugi methods` lists them.")
     ] = "mean_fusion",
@@ -170,7 +175,9 @@ def train(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="Metric that chooses the epoch, such as auroc; default: the first of the task.", show_default=False),
+        typer.Option(
+            help="Metric that chooses the epoch, such as auroc; default: the first of the task.", show_default=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
@@ -178,7 +185,7 @@ def train(
 ) -> None:
     """Train a method on a table with holes and save the model.
 
-    The YAML names the modalities and the target:
+    Its first lines say what each column was taken for. The YAML names the modalities and the target; `kintsugi init` drafts one:
 
     `modalities: {scan: {kind: image, column: scan_path, size: 64}, note: {kind: text, column: note}}`
 
@@ -195,9 +202,13 @@ def train(
     from rich.console import Console
 
     from kintsugi.commands import rows as rows_of
+    from kintsugi.core.errors import ConfigError
     from kintsugi.estimator import estimator_for
     from kintsugi.imperfect import parse_mechanism
 
+    if columns is not None and columns_too is not None:
+        raise ConfigError(f"the YAML was given twice, as {columns} and as --columns {columns_too}")
+    columns = columns_too if columns is None else columns
     _check_folder(out)
     settings = rows_of.settings(set_ or [], method)
     mechanism = None if missing is None else parse_mechanism(missing)
@@ -208,6 +219,7 @@ def train(
         method, params=settings, epochs=epochs, lr=lr, batch_size=batch_size, patience=patience,
         select=metric or True, seed=seed, device=_device(device), checkpoint=out / "checkpoint",
     )  # fmt: skip
+    _show_columns(rows)
     model.fit(rows, held)
     model.save(out)
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -219,6 +231,18 @@ def train(
     if held.source is not rows.source:
         _tell(held.problems)
     console.print(f"saved in {out}; use it with: kintsugi predict {shlex.quote(str(out))} ROWS.parquet")
+
+
+def _show_columns(rows: Dataset) -> None:
+    """What each column in use was taken for, a line each."""
+    from kintsugi.data.describe import column_lines, columns_of
+    from kintsugi.data.table_source import TableSource
+
+    if not isinstance(rows.source, TableSource):
+        return
+    typer.echo(f"{rows.source.name}: {len(rows.source.frame):,} rows; columns as they are read:")
+    for line in column_lines(columns_of(rows), rows.source.frame):
+        typer.echo(f"  {line}")
 
 
 def _check_folder(out: Path) -> None:
@@ -392,7 +416,10 @@ def evaluate(
         shown.add_row(_plain(str(condition)), *numbers)
     guessed = (f"{float(results.guess(name).iloc[0]):.4f}" for name in names)
     shown.add_row("a guess (prior)", *(text for value in guessed for text in (value, "")))
-    Console().print(shown)
+    console = Console()
+    console.print(shown)
+    if metric and results.runs[0].positive:
+        console.print(f"The positive class is {results.runs[0].positive}.", markup=False, highlight=False)
 
 
 app.add_typer(bench.app, name="bench")
@@ -401,6 +428,8 @@ app.command()(stores.compare)
 app.command("new-method")(new_method)
 app.command()(check)
 app.command()(golden)
+app.command()(describe)
+app.command()(init)
 
 
 @app.command()

@@ -179,6 +179,8 @@ def leaderboard(results: Results) -> Any:
         worst = f"{100 * row['subset_worst']:.1f} {row['subset_worst_in'].replace(' + ', '+')}"
         values = _interval(row, "clean"), _interval(row, "subset"), worst, _interval(row, "corruption")
         table.add_row(row["method"], row["training"], *values)
+    guess = f"{100 * float(results.guess('accuracy').iloc[0]):.1f}"
+    table.add_row("a guess (prior)", "", guess, guess, guess, guess, style="dim")
     return table
 
 

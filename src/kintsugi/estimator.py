@@ -180,6 +180,10 @@ class _Estimator:
             ConfigError: arguments that make no sense; UnknownName: of a method, argument or column, with the nearest.
             NonFiniteLoss: a loss became NaN or infinite; :meth:`keep_best` gives the best epoch before it.
 
+        What the training rows were like is kept in ``profile_`` and saved with the model (see
+        :class:`~kintsugi.data.profile.Profile`): later calls warn where a modality is absent far more often, where numbers are
+        far out of their range, and where rows are scored that the model was trained on.
+
         The fits of one process take turns: one in another thread waits (see :meth:`kintsugi.Trainer.fit`).
         """
         self._stopped = None

@@ -45,6 +45,7 @@ class _Facts(_Part):
     made_with: dict[str, str] | None = None
     rows: int | None = None
     means: dict[str, dict[str, list[Number]]] = Field(default_factory=dict)
+    guess: dict[str, Number] = Field(default_factory=dict)
     reliability: dict[str, list[Bin] | None] = Field(default_factory=dict)
     risk_coverage: dict[str, list[Pair] | None] = Field(default_factory=dict)
 

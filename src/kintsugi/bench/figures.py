@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kintsugi.bench.figures_beside import calibration_and_detection, contributions, costs
+from kintsugi.bench.figures_beside import calibration_and_detection, contributions, costs, guesses
 from kintsugi.bench.figures_reference import against_reference, bounded_units
 from kintsugi.bench.figures_seeds import SCORES, UNIT, latest, of_metric, over_seeds, seed_scores
 
@@ -37,6 +37,7 @@ def figures(store: Store, metric: str | None = None, reference: str | Sequence[s
     - ``contribution:MODALITY``, ``equity``: see :func:`~kintsugi.bench.figures_beside.contributions`;
     - ``ece_clean``, ``ece_degraded``, ``aurc_clean``, ``aurc_degraded``; ``detection_auroc``, ``localisation``: means over
       corruptions;
+    - ``guess``: what the answer to a row with nothing gets on all test rows (class frequencies or mean of the training rows);
     - ``parameters``, ``flops``, ``p50_1``, ``p95_1``, ``p50_64`` (seconds a batch), ``memory_64`` (bytes),
       ``train_seconds``, ``evaluate_seconds``: see :func:`~kintsugi.bench.figures_beside.costs`.
 
@@ -81,6 +82,7 @@ def figures_of(
         contributions(chosen, known, bounded),
         calibration_and_detection(rows),
         costs(rows, known),
+        guesses(chosen, known),
     ]
     for part in parts:
         found = found.join(part)

@@ -103,6 +103,21 @@ def calibration_and_detection(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+# a guess -----------------------------------------------------------------------------------------------------------
+def guesses(chosen: pd.DataFrame, records: Iterable[Record]) -> pd.DataFrame:
+    """Column ``guess``, indexed by unit: what the model's answer to a row with nothing gets on all test rows, mean over seeds.
+
+    Args:
+        chosen: rows of one metric a data set.
+        records: of the trials; those of before do not know it.
+    """
+    known = {record.trial.hash: record.facts.get("guess") or {} for record in records}
+    trials = chosen.drop_duplicates("trial")
+    values = [known.get(trial, {}).get(metric) for trial, metric in zip(trials["trial"], trials["metric"], strict=True)]
+    found = pd.Series(values, index=trials["unit"], dtype=float)
+    return found.groupby(level=0).mean().to_frame("guess")
+
+
 # costs -------------------------------------------------------------------------------------------------------------
 def costs(rows: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
     """Costs from the facts of trials, indexed by unit, the mean over the trials that measured them.

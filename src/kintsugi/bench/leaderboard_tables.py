@@ -58,11 +58,13 @@ class Board:
         return "mean" if "mean" in self.lines and self.lines["mean"].notna().any() else "clean"
 
     def about(self) -> str:
-        """The metric, its direction and unit, the test rows."""
+        """The metric, its direction and unit, the test rows, and what the same answer to every row gets."""
         line = self.lines.iloc[0]
         better = "more" if line["higher_is_better"] else "less"
         unit = " in percent" if self.share else ""
-        return f"Metric: {code(line['metric'])}{unit}, {better} is better; {int(line['n']):,} test rows."
+        known = self.lines["guess"].dropna() if "guess" in self.lines else self.lines.iloc[:0, 0]
+        guess = f" A guess gets {self._score(float(known.mean()))}." if len(known) else ""
+        return f"Metric: {code(line['metric'])}{unit}, {better} is better; {int(line['n']):,} test rows.{guess}"
 
     def table(self) -> list[str]:
         """Lines of the table."""

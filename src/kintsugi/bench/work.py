@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -52,6 +53,7 @@ def perform(job: Job) -> Done:
             metric: {kind: list(interval) for kind, interval in means.items()}
             for metric, means in results.runs[0].means.items()
         },
+        "guess": {metric: value for metric, value in results.runs[0].guess.items() if math.isfinite(value)},
         "rows": results.runs[0].rows,
         "unlabelled": results.runs[0].unlabelled,
         **beside.facts,
@@ -66,7 +68,7 @@ def estimator_of(job: Job) -> Classifier | Regressor:
     from kintsugi.estimator import estimator_for
 
     face = estimator_for(rows_of(job.source)[0].schema.task)
-    own = {"epochs", "lr", "batch_size", "patience", "device"}
+    own = {"epochs", "lr", "batch_size", "patience", "select", "device"}
     trainer = trainer_spelling(job.trainer)
     return face(
         job.method, params=params_spelling(job.method, job.params), seed=job.seed, progress=False,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-TRAINING = 1  # the trainer: stages, order of rows, optimiser, choice of the epoch
+TRAINING = 2  # the trainer: stages, order of rows, optimiser, choice of the epoch, what readers learn from
 READING = 1  # from cells and files to tensors: decoding, scaling, categories, splits
 EVALUATION = 1  # from predictions to results: conditions, chunks, intervals, and what the bench measures beside metrics

@@ -22,8 +22,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kintsugi.core.errors import ConfigError, DataError
-from kintsugi.data.cells import nothing
+from kintsugi.core.errors import ConfigError, DataError, UnknownName
+from kintsugi.core.schema import TAKEN
+from kintsugi.data.cells import ReadError, array, is_list, nothing
 from kintsugi.data.foreign_cells import plain
 from kintsugi.data.names import label
 
@@ -450,31 +451,70 @@ _TARGETS = ("target", "label", "y", "class", "outcome", "diagnosis", "response")
 _GROUPS = ("patient", "patient_id", "subject", "subject_id", "group", "speaker", "person", "participant")
 
 
-def draft(frame: pd.DataFrame) -> dict[str, Any]:
-    """A first version of the columns' YAML, with the reason of each guess.
+LISTS = "lists, as JSON has them"  # the reason of a draft for such text
+_ID = re.compile(r"(?:.*[_\s-])?(?:id|uuid|guid|index|idx|nr|no|number|key|code|row)|unnamed: [0-9]+", re.IGNORECASE)
+
+
+def draft(frame: pd.DataFrame, target: str | None = None) -> dict[str, Any]:
+    """A first version of the columns' YAML, with the reason of each guess. ``target``: its column, where that is known.
 
     Returns ``modalities`` (name -> mapping with ``kind`` and its columns, as :mod:`kintsugi.data.columns` reads them),
     ``target`` (a guess by its name, else the last column that can be one; None: there is none), where found ``group`` and
     ``split``, and ``reasons`` (column -> words), which is no key of the YAML: write it as comments. Columns that should
-    not be inputs (ids, times, holes only) are in ``reasons`` alone.
+    not be inputs (ids, times, holes only, the same in every row) are in ``reasons`` alone.
+
+    Raises:
+        UnknownName: there is no column ``target``. DataError: two columns of one name.
     """
     kinds = {kind.column: kind for kind in survey(frame)}
+    if target is not None and target not in kinds:
+        raise UnknownName("column", target, kinds)
     reasons = {column: f"{kind.kind}: {kind.reason}" for column, kind in kinds.items()}
-    taken: dict[str, str | None] = {"split": None, "group": None, "target": None}
+    taken: dict[str, str | None] = {"split": None, "group": None, "target": target}
     for column in kinds:
         low = column.strip().lower()
+        if column == target:
+            continue
         if taken["split"] is None and low in ("split", "fold", "part") and _splits(frame[column]):
             taken["split"], reasons[column] = column, "its cells are train, val and test"
-        elif taken["group"] is None and low in _GROUPS:
+        elif (
+            taken["group"] is None
+            and low in _GROUPS
+            and kinds[column].distinct < kinds[column].rows - kinds[column].holes
+        ):
             taken["group"], reasons[column] = column, "its name says which rows belong together"
-    taken["target"] = _target_of(kinds, {c for c in taken.values() if c})
-    if taken["target"] is not None:
+    ids = {c: why for c, k in kinds.items() if (why := _no_input(k, frame[c]))}
+    if target is not None:
+        reasons[target] = f"target (as you said); {reasons[target]}"
+    else:
+        taken["target"] = _target_of(kinds, {*(c for c in taken.values() if c), *ids})
+    if target is None and taken["target"] is not None:
         why = "its name says so" if taken["target"].lower() in _TARGETS else "the last column that can be one: check it"
         reasons[taken["target"]] = f"target ({why}); {reasons[taken['target']]}"
     used = {column for column in taken.values() if column is not None}
-    modalities = dict(_modalities({c: k for c, k in kinds.items() if c not in used}, frame, reasons))
+    inputs = {c: k for c, k in kinds.items() if c not in used and c not in ids}
+    reasons |= {c: f"{reasons[c]}; left out: {why}" for c, why in ids.items() if c not in used}
+    modalities = dict(_modalities(inputs, frame, reasons))
     found = {key: taken[key] for key in ("group", "split") if taken[key] is not None}
     return {"modalities": modalities, "target": taken["target"], **found, "reasons": reasons}
+
+
+def _no_input(kind: ColumnKind, values: pd.Series) -> str:
+    """Why a column of numbers or names can tell nothing; "": it may."""
+    filled = kind.rows - kind.holes
+    if kind.kind not in ("numbers", "categories", "booleans") or kind.fault or filled < 2:
+        return ""
+    if kind.distinct == 1:
+        return "the same in every row"
+    if kind.distinct < filled:
+        return ""
+    numbers = as_numbers(values) if kind.kind == "numbers" else np.zeros(0)
+    if kind.kind == "numbers" and not (numbers[~np.isnan(numbers)] % 1 == 0).all():
+        return ""
+    counted = len(numbers) >= OWN_NAMES_FROM and not kind.holes and bool((np.diff(numbers) == 1).all())
+    if _ID.fullmatch(kind.column.strip()) or counted:
+        return "a number or name of the row, each there once, which nothing can be learned from"
+    return ""
 
 
 def _splits(values: pd.Series) -> bool:
@@ -501,18 +541,44 @@ def _modalities(
             cells.append(column)
             numbers.append(column)
             reasons[column] += "; drafted as numbers: cells that are none are refused until you repair them"
+        elif _holds_lists(kind, frame[column]):
+            reasons[column] = LISTS
+            spec = _array_spec(frame[column], column, reasons)
+            if spec is not None:
+                yield _modality_name(column), {**spec, "column": column}
         elif kind.kind in ("numbers", "booleans") or (kind.kind == "categories" and not kind.warning):
             cells.append(column)
         elif kind.kind in ("text", "paths", "arrays"):
             spec = _single(kind, frame[column], reasons)
             if spec is not None:
-                yield column.replace(".", "_"), {**spec, "column": column}
+                yield _modality_name(column), {**spec, "column": column}
         else:
-            reasons[column] += f"; left out{': ' + kind.warning if kind.warning else ''}"
+            reasons[column] += f"; left out{': ' + kind.warning.partition(': ')[2] if kind.warning else ''}"
     if cells:
-        yield ("table" if "table" not in kinds else "cells"), {
+        names = {_modality_name(column) for column in kinds}
+        yield next(name for name in ("table", "cells", "table_cells", "all_table_cells") if name not in names), {
             "kind": "tabular", "columns": cells, **({"numbers": numbers} if numbers else {}),
         }  # fmt: skip
+
+
+def _modality_name(column: str) -> str:
+    """A modality's name for a column: one that :class:`~kintsugi.core.schema.Modality` takes."""
+    name = re.sub(r"\W+", "_", column.strip()).strip("_") or "column"
+    return f"{name}_1" if name in TAKEN else name
+
+
+def _holds_lists(kind: ColumnKind, values: pd.Series) -> bool:
+    if kind.kind not in ("categories", "text"):
+        return False
+    first = next((cell for cell in values.array if not nothing(cell)), None)
+    return is_list(first) and _parsed(first, kind.column) is not None
+
+
+def _parsed(cell: Any, column: str) -> np.ndarray | None:
+    try:
+        return array(cell, column) if is_list(cell) else np.asarray(cell, dtype=np.float64)
+    except (ReadError, TypeError, ValueError):
+        return None
 
 
 def _single(kind: ColumnKind, values: pd.Series, reasons: dict[str, str]) -> dict[str, Any] | None:
@@ -529,12 +595,17 @@ def _single(kind: ColumnKind, values: pd.Series, reasons: dict[str, str]) -> dic
 
 def _array_spec(values: pd.Series, column: str, reasons: dict[str, str]) -> dict[str, Any] | None:
     there = [cell for cell in values.array if not nothing(cell)][:50]
-    if not any(isinstance(cell, list | tuple | np.ndarray) for cell in there):
-        reasons[column] += "; bytes are taken for pictures: check it"
+    if not any(isinstance(cell, list | tuple | np.ndarray) or is_list(cell) for cell in there):
+        if any(
+            sort_of(cell) == "array" and not isinstance(cell, bytes | bytearray | memoryview | Mapping)
+            for cell in there
+        ):
+            reasons[column] += "; left out: nothing that a reader takes"
+            return None
+        reasons[column] += "; taken for pictures: check it"
         return {"kind": "image"}
-    try:
-        arrays = [np.asarray(cell, dtype=np.float64) for cell in there]
-    except (TypeError, ValueError):
+    arrays = [a for cell in there if (a := _parsed(cell, column)) is not None]
+    if len(arrays) < len(there):
         reasons[column] += "; left out: no numbers"
         return None
     axes, lengths = {a.ndim for a in arrays}, {len(a) for a in arrays if a.ndim}

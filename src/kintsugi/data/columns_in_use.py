@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kintsugi.data.column_kinds import ColumnKind, decide
+import pandas as pd
+
+from kintsugi.data.cells import is_list, nothing
+from kintsugi.data.column_kinds import LISTS, ColumnKind, decide
 from kintsugi.data.table_source import TableSource
 from kintsugi.data.tabular import TabularReader
 
@@ -22,7 +25,25 @@ def _inputs(source: TableSource) -> Iterator[ColumnKind]:
     for name, reader in source.readers.items():
         for column in reader.columns:
             kind = replace(decide(source.frame[column], column), role=f"input of {name} ({reader.kind})")
-            yield _as_read(reader, kind) if isinstance(reader, TabularReader) else replace(kind, fault="", warning="")
+            if isinstance(reader, TabularReader):
+                yield _as_read(reader, kind)
+            else:
+                yield _told(source.frame[column], kind, reader.kind)
+
+
+def _told(values: pd.Series, kind: ColumnKind, reader: str) -> ColumnKind:
+    """Of a column that is no cell of a table: text, paths or arrays, since its reader says so."""
+    plain = replace(kind, examples=(), fault="", warning="")
+    if kind.kind in ("empty", "arrays", "paths"):
+        return plain
+    if reader == "text":
+        return replace(plain, kind="text", reason="read as text")
+    first = next((cell for cell in values.array if not nothing(cell)), None)
+    if not isinstance(first, str):
+        return plain
+    if is_list(first):
+        return replace(plain, kind="arrays", reason=f"holds {LISTS}")
+    return replace(plain, kind="paths", reason="read as paths")
 
 
 def _as_read(reader: TabularReader, kind: ColumnKind) -> ColumnKind:

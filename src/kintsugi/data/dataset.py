@@ -579,10 +579,33 @@ class Dataset(Data):
 
     # looking at it ---------------------------------------------------------------------------------------------
     def describe(self) -> pd.DataFrame:
-        """Holes per modality and the table of missing patterns, most frequent first."""
-        from kintsugi.data.describe import patterns
+        """Holes per modality and the table of missing patterns, most frequent first.
 
-        return patterns(self)
+        ``attrs["holes"]`` counts the rows without each modality, and of a table ``attrs["columns"]`` says what each column
+        was taken for, see :meth:`describe_columns`.
+        """
+        from kintsugi.data.describe import columns_of, patterns
+        from kintsugi.data.table_source import TableSource
+
+        table = patterns(self)
+        if isinstance(self.source, TableSource):
+            table.attrs["columns"] = columns_of(self)
+        return table
+
+    def describe_columns(self) -> pd.DataFrame:
+        """What each column in use was taken for, and why: a row a column, see :func:`kintsugi.data.describe.column_frame`.
+
+        It is of all rows of the table that these rows were cut from.
+
+        Raises:
+            ConfigError: the rows are tensors, which have no columns.
+        """
+        from kintsugi.data.describe import column_frame, columns_of
+        from kintsugi.data.table_source import TableSource
+
+        kinds = columns_of(self)
+        assert isinstance(self.source, TableSource)
+        return column_frame(kinds, self.source.frame)
 
     def __repr__(self) -> str:
         full = int(self.present.all(1).sum())

@@ -310,6 +310,7 @@ class TableSource(Source):
             }
             fresh = self._with(readers, origin.task(labelled.numpy()))
         fresh.origin = replace(origin, shown=shown, labelled=labelled)
+        fresh.problems = self.problems  # of the same rows: whoever holds the table sees what its training came upon
         return fresh
 
     def read_as(self, reading: Mapping[str, Any], labels: bool = True) -> TableSource:

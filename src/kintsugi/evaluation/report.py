@@ -117,7 +117,7 @@ def _labels(board: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one data set."""
+    """What the page says of one data set; guess: what always giving the prior's answer gets, None: not known."""
 
     name: str
     board: dict[str, Any]
@@ -125,6 +125,7 @@ class Section:
     charts: list[dict[str, Any]]
     legend: list[dict[str, Any]]
     left_out: int
+    guess: float | None
 
 
 COLUMNS = {
@@ -147,7 +148,9 @@ def _section(results: Results, board: pd.DataFrame, metric: str) -> Section:
     here = results.table[(results.table["metric"] == metric) & (results.table["dataset"] == board["dataset"].iloc[0])]
     units = [tuple(row) for row in board[UNIT].itertuples(index=False)]
     drawn = units[:MOST_LINES]
-    charts = _charts(curves[curves["dataset"] == board["dataset"].iloc[0]], drawn, names)
+    guess = float(results.guess(metric).get(board["dataset"].iloc[0], math.nan))
+    known = None if math.isnan(guess) else guess
+    charts = _charts(curves[curves["dataset"] == board["dataset"].iloc[0]], drawn, names, known)
     return Section(
         str(board["dataset"].iloc[0]),
         _board(board, names),
@@ -155,6 +158,7 @@ def _section(results: Results, board: pd.DataFrame, metric: str) -> Section:
         charts,
         [{"name": name, "place": i} for i, name in enumerate(names[:MOST_LINES])],
         len(units) - len(drawn),
+        known,
     )
 
 
@@ -213,7 +217,9 @@ def _shade(value: float, low: float, high: float, higher: bool) -> int:
     return round(100 * (part if higher else 1 - part))
 
 
-def _charts(curves: pd.DataFrame, units: Sequence[tuple[Any, ...]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _charts(
+    curves: pd.DataFrame, units: Sequence[tuple[Any, ...]], names: Sequence[str], guess: float | None
+) -> list[dict[str, Any]]:
     """Groups of small charts with one scale: missing rates, then the corruptions of each modality."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for group in dict.fromkeys(curves["group"]):
@@ -230,7 +236,8 @@ def _charts(curves: pd.DataFrame, units: Sequence[tuple[Any, ...]], names: Seque
                 )
         if lines:
             heading, chart, axis = _place(str(group))
-            groups.setdefault(heading, []).append({"title": chart, "axis": axis, "lines": lines})
+            drawn = {"title": chart, "axis": axis, "lines": lines}
+            groups.setdefault(heading, []).append(drawn if guess is None else {**drawn, "guess": float(f"{guess:.5g}")})
     return [_scaled(heading, charts) for heading, charts in groups.items()]
 
 
@@ -247,6 +254,7 @@ def _scaled(heading: str, charts: list[dict[str, Any]]) -> dict[str, Any]:
     ends = [
         v for c in charts for line in c["lines"] for key in ("value", "low", "high") for v in line[key] if v is not None
     ]
+    ends += [chart["guess"] for chart in charts if "guess" in chart]
     low, high = min(ends), max(ends)
     pad = 0.04 * (high - low or 1)
     steps = sorted({x for c in charts for line in c["lines"] for x in line["x"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
+from kintsugi.core.metrics import metric_names, named_metrics
 from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.schema import Task
 from kintsugi.evaluation.evaluator import Outcome, predict_conditions
@@ -34,6 +36,7 @@ KEY = ("dataset", "method", "seed", "training")
 COLUMNS = (
     *KEY, "condition", "group", "x", "metric", "value", "low", "high", "n", "higher_is_better", "seconds", "mask_hash",
 )  # fmt: skip
+GUESS = "guess"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Run:
 
     fingerprint: of the test rows and of all that was done to them; rows: that were scored; unlabelled: that were left
     out; means: metric -> kind of condition (``subset``, ``rate``, ``corruption``) -> mean over those conditions with
-    its interval, from resamples that all conditions share.
+    its interval, from resamples that all conditions share; guess: metric -> what a guess gets on the same rows;
+    positive: of two classes the one that sensitivity, specificity, F1 and the areas are about, else "".
     """
 
     dataset: str
@@ -58,6 +62,8 @@ class Run:
     seconds: float
     versions: Mapping[str, str]
     means: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    guess: Mapping[str, float] = field(default_factory=dict)
+    positive: str = ""
 
 
 class Results:
@@ -65,7 +71,9 @@ class Results:
 
     table: a pandas frame with the columns dataset, method, seed (of training), training (what was done to the training
     rows), condition, group, x (rate or severity), metric, value, low, high (95 % bootstrap interval over test rows), n
-    (rows scored), higher_is_better, seconds (of the condition, all metrics together), mask_hash.
+    (rows scored), higher_is_better, seconds (of the condition, all metrics together), mask_hash, and guess: what the same
+    rows give to the answer that the model gives to a row with nothing, which is the class frequencies or the mean of the
+    training rows; NaN in tables that do not know it.
     runs: how they came about.
     """
 
@@ -73,6 +81,7 @@ class Results:
         absent = [column for column in COLUMNS if column not in table.columns]
         if absent:
             raise DataError(f"a table of results lacks {', '.join(absent)}")
+        table = table if GUESS in table.columns else table.assign(**{GUESS: math.nan})
         self.table = table.reset_index(drop=True)
         self.runs = tuple(runs)
 
@@ -100,7 +109,7 @@ class Results:
         if not given:
             raise ConfigError("no results to put together")
         # A frame without rows says nothing of types, and pandas would let it spoil those of the others.
-        filled = [p.table[list(COLUMNS)] for p in given if len(p)] or [given[0].table]
+        filled = [p.table[[*COLUMNS, GUESS]] for p in given if len(p)] or [given[0].table]
         table = pd.concat(filled, ignore_index=True)
         unit = [*KEY, "condition", "metric"]
         for names, same in table[table.duplicated(unit, keep=False)].groupby(unit, sort=False):
@@ -124,6 +133,16 @@ class Results:
         if metric not in self.metrics:
             raise UnknownName("metric", metric, self.metrics)
         return metric
+
+    def guess(self, metric: str | None = None) -> pd.Series[float]:
+        """What a guess gets in each data set (the index), averaged over models; NaN where the table does not know it.
+
+        A guess gives to every row the answer that the model gives to a row with nothing: the class frequencies, or the mean,
+        of the training rows. By accuracy that is the share of the class that most training rows have, by AUROC 0.5.
+        """
+        chosen = self.table[self.table["metric"] == self._known(metric)]
+        found: pd.Series[float] = chosen.groupby("dataset", sort=False)[GUESS].mean().astype(float)
+        return found
 
     def summary(self, metric: str | None = None) -> pd.DataFrame:
         """One row a data set, method and training condition: clean, means, worst, areas.
@@ -194,16 +213,22 @@ def evaluate(
         seed: with which it was trained; default: the estimator's own, else 0.
         training: what was done to its training rows, such as ``mcar(0.5)``; default: what the estimator says of
             itself, else ``unstated``.
-        metrics: names out of the task's metrics, or a mapping of name -> torchmetrics metric; default: the task's.
+        metrics: names, such as ``["auroc", "f1"]`` (:func:`kintsugi.core.metrics.metric_names` lists those of a task), or a
+            mapping of name -> torchmetrics metric; default: the task's own.
         chunk: rows held in memory at a time.
         cache: False asks each model anew for each condition.
         resamples: of the bootstrap.
         progress: a bar on the error stream; None: where it is a terminal.
         each: called for each model with its answers under every condition and with the rows that are scored.
 
+    Warns:
+        UserWarning: an estimator was trained on most of these rows, or they are unlike its training rows (see
+            :class:`~kintsugi.data.profile.Profile`); conditions of the protocol are not looked at.
+
     Raises:
         DataError: fewer than two rows have a label, or the data lacks a modality of the model or has another task.
-        ConfigError: a metric that does not say whether higher is better.
+        UnknownName: no metric is called so.
+        ConfigError: a metric that does not fit the task, or does not say whether higher is better.
     """
     from kintsugi.data.reading import rows_for
 
@@ -297,8 +322,10 @@ class _Scoring:
             each(outcomes, rows)
         assert rows.target is not None
         measured = [_scores(task, chosen, outcome, rows.target, bootstrap) for outcome in outcomes]
+        guessed = _guess(pipeline, chosen, outcomes[0].output.shape, rows.target) if outcomes else {}
         lines = [
             self._line(data, outcome, name, one, bool(chosen[name].higher_is_better), len(rows))
+            | {GUESS: guessed[name]}
             for outcome, scores in zip(outcomes, measured, strict=True)
             for name, one in scores.items()
         ]
@@ -316,8 +343,10 @@ class _Scoring:
             sum(outcome.seconds for outcome in outcomes),
             _versions(),
             {name: _means(outcomes, [scores[name] for scores in measured], bootstrap) for name in chosen},
+            guessed,
+            task.names[-1] if task.exclusive and len(task.names) == 2 else "",
         )
-        return Results(pd.DataFrame(lines, columns=list(COLUMNS)), [run])
+        return Results(pd.DataFrame(lines, columns=[*COLUMNS, GUESS]), [run])
 
     def _line(
         self, data: Dataset, outcome: Outcome, metric: str, one: Measured, higher: bool, n: int
@@ -345,11 +374,14 @@ def _metrics(task: Task, wanted: Mapping[str, Any] | Sequence[str] | None) -> di
     if isinstance(wanted, str):
         wanted = [wanted]
     if wanted is None or not hasattr(wanted, "items"):
-        own = dict(task.metrics().items())
-        for name in wanted or ():
-            if name not in own:
-                raise UnknownName(f"metric of {task.key}", name, own)
-        chosen = {name: own[name] for name in (wanted or own)}
+        wanted = None if wanted is None else list(wanted)
+        odd = [name for name in wanted or () if not isinstance(name, str)]
+        if odd:
+            raise ConfigError(
+                f"metrics has {odd[0]!r} in a list, which is for names such as {', '.join(metric_names(task)[:3])}; give metrics "
+                "of your own as a mapping, {'name': metric}"
+            )
+        chosen = named_metrics(task, wanted) if wanted else dict(task.metrics().items())
     else:
         chosen = dict(wanted.items())
     for name, metric in chosen.items():
@@ -364,6 +396,22 @@ def _scores(
     task: Task, metrics: Mapping[str, Any], outcome: Outcome, target: Tensor, bootstrap: Bootstrap
 ) -> dict[str, Measured]:
     return measure(metrics, *task.match(outcome.probabilities, target), bootstrap)
+
+
+def _guess(pipeline: Pipeline, metrics: Mapping[str, Any], shape: torch.Size, target: Tensor) -> dict[str, float]:
+    """What the prior gets on these rows, by each metric; NaN where that is not defined."""
+    task = pipeline.schema.task
+    prior = pipeline.model.prior.detach().cpu().float()
+    answers, truth = task.match(task.probabilities(prior.expand(shape)), target)
+    found = {}
+    with warnings.catch_warnings():  # of answers that never vary, or of a class without rows
+        warnings.simplefilter("ignore", UserWarning)
+        for name, metric in metrics.items():
+            metric.reset()
+            metric.update(answers, truth)
+            found[name] = float(metric.compute())
+            metric.reset()
+    return found
 
 
 def _means(outcomes: Sequence[Outcome], scores: Sequence[Measured], bootstrap: Bootstrap) -> dict[str, Interval]:

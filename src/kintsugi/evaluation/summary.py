@@ -33,6 +33,7 @@ def summarise(table: pd.DataFrame, metric: str, runs: Sequence[Run] = ()) -> pd.
     - ``…_low``, ``…_high`` of these means, where the results come with their runs;
     - ``rate_area``, ``corruption_area``: area under the degradation curve divided by its range, the mean over curves:
       (1 / (x_K - x_0)) sum_k (x_{k+1} - x_k) (v_k + v_{k+1}) / 2, starting from the clean value at x = 0;
+    - ``guess``: what always giving the answer to a row with nothing gets, where the table knows it;
     - ``clean_spread``, ``mean_spread``: standard deviation over seeds (n - 1), where there are several.
 
     Args:
@@ -73,6 +74,7 @@ def _figures(part: pd.DataFrame, intervals: dict[str, tuple[float, float]]) -> d
     for kind in ("rate", "corruption"):
         here = averaged[kinds == kind]
         figures[f"{kind}_area"] = _mean(pd.Series([area(c, start) for _, c in here.groupby("group")], dtype=float))
+    figures["guess"] = _mean(part["guess"]) if "guess" in part else math.nan
     return figures | _spread(part)
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kintsugi.report.data import BLOCK, OTHER, Shown, spoken
+from kintsugi.report.data import BLOCK, OTHER, Shown, guess_of, spoken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,7 @@ COLUMNS = {
 class Board:
     """One table: heads (text, order of the first click) and rows, best first; n: test rows.
 
+    guess: what the same answer to every row gets, None: not known.
     compared: why some or all rows could not be compared with the best, or "".
     """
 
@@ -62,6 +63,7 @@ class Board:
     heads: list[dict[str, str]]
     rows: list[dict[str, Any]]
     compared: str
+    guess: float | None = None
 
 
 def boards(shown: Shown) -> list[Board]:
@@ -93,7 +95,8 @@ def _board(shown: Shown, board: pd.DataFrame, leaves: dict[str, str]) -> Board:
     ]
     heads = [_head(COLUMNS[c], higher) for c in columns]
     about = {"dataset": first["dataset"], "protocol": first["protocol"], "metric": spoken(first["metric"])}
-    return Board(**about, higher=higher, n=int(board["n"].max()), heads=heads, rows=rows, compared=compared)
+    n = int(board["n"].max())
+    return Board(**about, higher=higher, n=n, heads=heads, rows=rows, compared=compared, guess=guess_of(board))
 
 
 def _head(column: Column, higher: bool) -> dict[str, str]:

@@ -110,6 +110,12 @@ def called(board: pd.DataFrame) -> list[str]:
     return [str(name) for name in labels(board.assign(training=""))]
 
 
+def guess_of(board: pd.DataFrame) -> float | None:
+    """What the same answer to every row gets in this block, the mean over its models; None: not known."""
+    known = board["guess"].dropna() if "guess" in board else board.iloc[:0, 0]
+    return float(known.mean()) if len(known) else None
+
+
 def contributions(board: pd.DataFrame) -> list[str]:
     """Modalities whose share was worked out, in the order of the columns."""
     columns = [c for c in board.columns if c.startswith("contribution:")]
@@ -226,6 +232,7 @@ def _data(shown: Shown) -> dict[str, Any]:
                 "title": f"{dataset}, {protocol}",
                 "metric": spoken(board["metric"].iloc[0]),
                 "higher": bool(board["higher_is_better"].iloc[0]),
+                "guess": short(guess_of(board)),
                 "curves": [_place(group) | {"x": xs} for group, xs in axes.items()],
                 "subsets": list(block.subsets),
                 "modalities": modalities,

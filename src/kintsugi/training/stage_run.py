@@ -168,7 +168,7 @@ class StageRun:
             fit.history.append(record)
             self._keep(epoch)
         self.at.settle()
-        if self.select and self.at.rank == 0:
+        if self.select and self.metric in (None, self.trainer.select):  # else it was said before
             self._doubt()
         self.put_back_best()
 
@@ -306,14 +306,16 @@ class StageRun:
             self.best = {n: t.detach().clone() for n, t in self.pipeline.state_dict().items()}
 
     def _doubt(self) -> None:
-        """Say where the validation scores cannot have told one epoch from another."""
+        """Say where the validation scores cannot have told one epoch from another; asked in every process, since metrics wait
+        for each other.
+        """
         mine = [record for record in self.fit.history if record["run"] == self.number]
         names = [key.removeprefix("val/") for record in mine for key in record if key.startswith("val/")]
         scores = [record[f"val/{names[0]}"] for record in mine if f"val/{names[0]}" in record] if names else []
         if not any(math.isfinite(score) for score in scores):
             return
         said = doubt(self.pipeline, self.data.val, names[0], scores)
-        if said is not None:
+        if said is not None and self.at.rank == 0:
             warnings.warn(said, stacklevel=2)
 
     def _keep(self, epoch: int) -> None:

@@ -256,7 +256,8 @@
           if (b) { bands.push(b); }
           lines.push(line(s, one.x, one.value, { connectgaps: true }));
         });
-        return { traces: bands.concat(lines), layout: { xaxis: { title: { text: c.axis, standoff: 4 }, nticks: 7 }, yaxis: { range: range, nticks: 5 } } };
+        var guess = D.blocks[block].guess, shapes = known(guess) ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: guess, y1: guess, line: { color: style("--soft"), width: 1, dash: "4px,4px" } }] : [];
+        return { traces: bands.concat(lines), layout: { shapes: shapes, xaxis: { title: { text: c.axis, standoff: 4 }, nticks: 7 }, yaxis: { range: range, nticks: 5 } } };
       });
     });
     unfold(section, function () {
