@@ -235,6 +235,18 @@ def test_comments_stay_on_their_line_and_are_cut() -> None:
     assert all(line.startswith(("#", "target", "modalities", " ")) or not line for line in lines)
 
 
+@pytest.mark.parametrize("command", ["init", "describe"])
+def test_files_that_are_no_table_are_refused(tmp_path: Path, command: str) -> None:
+    for content, words in (
+        (b"", "no readable CSV file"), (b"a,b\n", "has no rows"), (b"a,a\n1,2\n", "two columns named 'a'"),
+        (b"a,b\n1,2,3\n", "row 0 (counted from 0) has 3 cells"), (b"\xff,b\n1,2\n", "is not UTF-8"),
+    ):  # fmt: skip
+        (tmp_path / "t.csv").write_bytes(content)
+        more = ("-o", tmp_path / "c.yaml") if command == "init" else ()
+        assert words in told(command, tmp_path / "t.csv", *more, status=2)
+    assert not (tmp_path / "c.yaml").exists()
+
+
 def test_help_teaches_with_examples() -> None:
     said = told("init", "--help")
     for words in ("kintsugi init cases.csv --target outcome", "--force", "CHECK"):

@@ -21,6 +21,7 @@ from kintsugi.core.metrics import METRICS, metric_names, named_metric, named_met
 from kintsugi.evaluation.intervals import Bootstrap, formula_of, measure
 from kintsugi.evaluation.results import Results
 from kintsugi.tasks import Classification, Multilabel, Ordinal, Regression
+from kintsugi.training.choosing import doubt
 
 TWO, FOUR = Classification(["well", "ill"]), Classification(list("abcd"))
 LABELS = Multilabel(["p", "q", "r"])
@@ -445,9 +446,25 @@ def test_a_score_that_is_always_that_of_a_guess_is_warned_of(epochs: int, warned
     said = doubted(classifier(epochs=epochs, batch_size=8), rare(200, 8, 0), rare(100, 4, 1))
     assert len(said) == warned
     if warned:
-        assert f"the validation accuracy was 0.96 in each of the {epochs} epochs, on 100 rows" in said[0]
+        assert (
+            f"the validation accuracy was 0.96 in {epochs} of the {epochs} epochs, on 100 rows, and never better"
+            in said[0]
+        )
         assert 'select="auroc"' in said[0]
         assert 'class_weight="balanced"' in said[0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "warned"),
+    [
+        ([0.3, 0.96, 0.96, 0.96], True), ([0.96, 0.96, 0.96, 0.3], True), ([0.3, 0.96, 0.96], False),
+        ([0.96, 0.96, 0.96, 0.97], False), ([0.95, 0.95, 0.95], False),
+    ],
+)  # fmt: skip
+def test_the_best_epoch_has_to_be_better_than_a_guess(scores: list[float], warned: bool) -> None:
+    model = classifier(epochs=1).fit(rare(200, 8, 0), val=rare(100, 4, 1))
+    said = doubt(model.pipeline_, model.read(rare(100, 4, 1)), "accuracy", scores)
+    assert (said is not None) == warned
 
 
 def test_a_score_that_moves_is_not_warned_of() -> None:

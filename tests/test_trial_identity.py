@@ -53,6 +53,7 @@ JOBS: dict[str, Job] = {
     "brief": Job(FACTORS, "mean_fusion", protocol="clean", trainer={"epochs": 2, "weight_decay": 0.5, "patience": 3}),
     "accuracy": Job(FACTORS, "mean_fusion", protocol="clean", metrics=("accuracy",)),
     "digits": Job(Source("handwritten"), "mean_fusion", protocol="clean"),
+    "digits with holes": Job(Source("handwritten"), "mean_fusion", training="mcar(0.3)", protocol="clean"),
     "pictures": Job(Source("avdigits"), "mean_fusion", protocol="clean"),
 }  # fmt: skip
 ALL = frozenset(JOBS)
@@ -107,11 +108,11 @@ CASES: dict[str, tuple[Callable[[Patch], None], set[str] | frozenset[str]]] = {
     "the version of a method with helper parts": (card("kd_mm", version=7), {"distilled"}),
     "a component that methods share": (raised(COMPONENTS, "unimodal_teacher"), {"distilled"}),
     "a component that is served": (raised(COMPONENTS, "concatenation_fusion"), {"distilled"}),
-    "an encoder": (raised(ENCODERS, "vector"), SEPARATE | {"digits"}),
+    "an encoder": (raised(ENCODERS, "vector"), SEPARATE | {"digits", "digits with holes"}),
     "an encoder of another kind": (raised(ENCODERS, "audio"), {"pictures"}),
     "an operator of training, of a strategy": (raised(OPERATORS, "feature_noise"), {"noise", "strategy"}),
     "an operator that nothing uses": (raised(OPERATORS, "fog"), set()),
-    "a mechanism": (raised(MECHANISMS, "mcar"), {"holes", "rates"}),
+    "a mechanism": (raised(MECHANISMS, "mcar"), {"holes", "rates", "digits with holes"}),
     "the mechanism of a setting": (raised(MECHANISMS, "smil"), {"setting"}),
     "a setting": (
         lambda patch: patch.setitem(SETTINGS, "smil-ETA", replace(SETTINGS["smil-ETA"], version=2)), {"setting"}
@@ -124,7 +125,8 @@ CASES: dict[str, tuple[Callable[[Patch], None], set[str] | frozenset[str]]] = {
     "the metric that chooses epochs": (
         lambda patch: patch.setattr(Classification, "metric_versions", {"accuracy": 2}), ALL
     ),
-    "training": (lambda patch: patch.setattr(versions, "TRAINING", versions.TRAINING + 1), ALL),
+    "training": (lambda patch: patch.setattr(versions, "TRAINING", 2), ALL),
+    "what readers learn anew": (lambda patch: patch.setattr(versions, "REFIT", 2), {"digits with holes"}),
     "reading": (lambda patch: patch.setattr(versions, "READING", 2), ALL),
     "evaluation": (lambda patch: patch.setattr(versions, "EVALUATION", 2), ALL),
     "a default of the trainer": (default(Trainer.__init__, "weight_decay", 0.25), ALL - {"brief"}),

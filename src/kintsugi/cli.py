@@ -145,6 +145,10 @@ def demo(
     raise typer.Exit(run(out, chosen, epochs, seed, workers, _called()))
 
 
+app.command()(describe)
+app.command()(init)
+
+
 @app.command()
 def train(
     data: Data,
@@ -428,8 +432,6 @@ app.command()(stores.compare)
 app.command("new-method")(new_method)
 app.command()(check)
 app.command()(golden)
-app.command()(describe)
-app.command()(init)
 
 
 @app.command()

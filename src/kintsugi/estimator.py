@@ -184,7 +184,7 @@ class _Estimator:
         :class:`~kintsugi.data.profile.Profile`): later calls warn where a modality is absent far more often, where numbers are
         far out of their range, and where rows are scored that the model was trained on.
 
-        The fits of one process take turns: one in another thread waits (see :meth:`kintsugi.Trainer.fit`).
+        The fits of one process take turns: one in another thread waits (see :meth:`~kintsugi.training.trainer.Trainer.fit`).
         """
         self._stopped = None
         if y is not None and is_rows(y):
@@ -241,7 +241,7 @@ class _Estimator:
     def keep_best(self) -> Self:
         """After a fit that a loss stopped which was not finite: what the best epoch before it had learned is what was fitted.
 
-        The training is not run again; see :meth:`kintsugi.Trainer.keep_best`.
+        The training is not run again; see :meth:`~kintsugi.training.trainer.Trainer.keep_best`.
 
         Raises:
             ConfigError: the last fit did not end so, or no epoch whose score is known had ended.

@@ -33,6 +33,7 @@ def trial_versions(
     protocol: Protocol,
     metrics: Sequence[str],
     chosen: bool | str,
+    table: bool = False,
 ) -> dict[str, int]:
     """Versions of everything registered that a trial uses: ``{"method mmin": 1, "encoder vector": 1, "training": 1, …}``.
 
@@ -46,6 +47,7 @@ def trial_versions(
         protocol: of the trial.
         metrics: names of those that are reported.
         chosen: epochs are chosen by the first metric of the task, or by that of this name.
+        table: the rows are those of a table, whose readers learn anew where training hides something of it.
 
     Raises:
         UnknownName, ConfigError: of the method, its arguments or a condition.
@@ -55,9 +57,17 @@ def trial_versions(
     names = {*WHOLE, f"task {schema.task.key}", *_of_pipeline(method, params, schema)[0]}
     names.update(name for spec in _specs(training, protocol) for name in _names_of(*spec))
     names.update(f"metric {metric}" for metric in metrics)
+    if table and _hides(training):
+        names.add("refit")
     if chosen:
         names.add(f"metric {chosen if isinstance(chosen, str) else next(iter(schema.task.metrics()))}")
     return versions_of(names, schema.task)
+
+
+def _hides(training: str) -> bool:
+    from kintsugi.imperfect.mechanism import Mechanism
+
+    return isinstance(_parsed("training", training), Mechanism)
 
 
 def given_masks(training: str, protocol: Protocol) -> dict[str, str]:
@@ -196,9 +206,9 @@ def newer(versions: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_registered(name: str) -> bool:
-    from kintsugi.training.components import REGISTRIES, WHOLE
+    from kintsugi.training.components import REGISTRIES, SOMETIMES, WHOLE
 
-    return name in WHOLE or name.partition(" ")[0] in (*REGISTRIES, "method", "metric", "setting")
+    return name in (*WHOLE, *SOMETIMES) or name.partition(" ")[0] in (*REGISTRIES, "method", "metric", "setting")
 
 
 def _current(name: str, versions: Mapping[str, Any]) -> int | None:

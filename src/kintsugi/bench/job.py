@@ -111,7 +111,16 @@ class Job:
             without_folders(training),
             self.seed,
             protocol,
-            trial_versions(key, params, parts[0].schema, training, protocol, metrics, chosen=trainer["select"]),
+            trial_versions(
+                key,
+                params,
+                parts[0].schema,
+                training,
+                protocol,
+                metrics,
+                trainer["select"],
+                parts[0].reading is not None,
+            ),
             facts(whole(self.source)),
         )
 
@@ -172,8 +181,5 @@ def _read(frozen: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[Dataset, tup
     if key:
         data = datasets.load(key, **options)
     else:
-        file = Path(options["file"])
-        how = read_columns(Path(options["columns"]))
-        text = file.suffix.lower() in (".csv", ".tsv")
-        data = (Table.from_csv if text else Table.from_parquet)(file, **how)
+        data = Table.from_rows(Path(options["file"]), **read_columns(Path(options["columns"])))
     return data, data.split()

@@ -86,7 +86,7 @@ class Schema:
         }
 
     def meaning(self) -> dict[str, Any]:
-        """:meth:`to_json` without what says only how answers are spelt; for fingerprints."""
+        """``to_json`` without what says only how answers are spelt; for fingerprints."""
         return {**self.to_json(), "task": {"key": self.task.key, **self.task.meaning()}}
 
     @classmethod

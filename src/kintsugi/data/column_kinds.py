@@ -108,8 +108,8 @@ def decide(
 
     Types decide first: numbers of any library (``numbers.Real``, ``Decimal``, NumPy, pandas, Arrow) are numbers, booleans
     booleans, pandas' categories categories; dates, times, periods and durations are times; lists, arrays and mappings are
-    arrays. Text is names, unless :data:`NEARLY_NUMBERS` of its cells read as numbers – also with a decimal comma, thousands,
-    a currency, a percent or a below sign, and blanks around – or :data:`NEARLY_TIMES` as dates or times: ``fault`` is then
+    arrays. Text is names, unless ``NEARLY_NUMBERS`` of its cells read as numbers – also with a decimal comma, thousands,
+    a currency, a percent or a below sign, and blanks around – or ``NEARLY_TIMES`` as dates or times: ``fault`` is then
     set. "007" does not read as a number: no number begins with a zero that says nothing, but codes do.
 
     Args:

@@ -98,7 +98,7 @@ def read_frame(
             if column not in written:
                 raise UnknownName("column", column, written)
         plan = _Plan.of(readers, roles)
-        _check_head(written, list(plan.used) if columns is None else columns, name)
+        _check_head(written, (list(plan.used) or written) if columns is None else columns, name)
         zeros = _check_lengths(content, sep, len(written), name)
         return file.read(written, plan, zeros)
     except UnicodeDecodeError as error:

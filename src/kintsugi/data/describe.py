@@ -46,7 +46,7 @@ def patterns(data: Data) -> pd.DataFrame:
 
 
 def columns_of(data: Data) -> list[ColumnKind]:
-    """What each column in use was taken for, see :attr:`kintsugi.Table.columns_`.
+    """What each column in use was taken for, see ``Table.columns_``.
 
     Raises:
         ConfigError: the rows are tensors, or built into the library as such.

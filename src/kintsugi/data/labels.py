@@ -137,7 +137,7 @@ def infer_task(frame: pd.DataFrame, columns: Sequence[str], several: bool) -> st
 
     Several columns: multilabel if all hold 0 and 1 only, else regression. One column: what
     :func:`~kintsugi.data.column_kinds.decide` takes for names or booleans is classes; whole numbers are classes if there
-    are at most :data:`~kintsugi.data.column_kinds.FEW` distinct ones, whether they are held as integers, as floats (as
+    are at most ``FEW`` distinct ones, whether they are held as integers, as floats (as
     pandas does where a row has none) or as text; other numbers are regression.
 
     Raises:

@@ -31,6 +31,8 @@ def learned_from(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:
     if torch.equal(source.origin.shown, shown) and torch.equal(source.origin.labelled, labelled) and not _cells(train):
         return (train, *others)
     fresh = source.refitted(shown, labelled, _cells(train))
+    if fresh is source:
+        return (train, *others)
     return tuple(_read_by(piece, source, fresh) for piece in (train, *others))
 
 

@@ -180,7 +180,7 @@ class Table(Dataset):
 
         Raises:
             DataError: a column is not there or there twice, or a label is unknown; or all categories of a column are, in
-                :data:`ALL_UNSEEN_FROM` rows or more, which ``on_error="missing"`` lets pass.
+                ``ALL_UNSEEN_FROM`` rows or more, which ``on_error="missing"`` lets pass.
         """
         if reading.get("format") != FORMAT:
             raise DataError(f"this reading has format {reading.get('format')!r}; this version reads format {FORMAT}")

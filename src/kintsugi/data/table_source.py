@@ -308,7 +308,10 @@ class TableSource(Source):
                 name: reader.fit(frame[shown[:, m].numpy()], self.root)
                 for m, (name, reader) in enumerate(origin.modalities.items())
             }
-            fresh = self._with(readers, origin.task(labelled.numpy()))
+            task = origin.task(labelled.numpy())
+            if readers == self.readers and task == self.schema.task:
+                return self  # with what it has decoded
+            fresh = self._with(readers, task)
         fresh.origin = replace(origin, shown=shown, labelled=labelled)
         fresh.problems = self.problems  # of the same rows: whoever holds the table sees what its training came upon
         return fresh

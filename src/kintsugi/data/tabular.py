@@ -127,7 +127,7 @@ class TabularReader(Reader):
                 yield Unseen(column, rows, tuple(examples)[:3], int((codes >= 0).sum()))
 
     def read(self, cells: Sequence[Any], root: Path | None) -> Decoded:
-        """As :meth:`Reader.read`; a category that the reader was not fitted on is a cell that is not seen."""
+        """As :meth:`~kintsugi.data.cells.Reader.read`; a category that no fitted row had is a cell that is not seen."""
         read, problems = self.read_leniently(cells, root)
         if problems:
             raise problems[0]

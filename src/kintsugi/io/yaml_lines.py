@@ -19,7 +19,7 @@ _NO_VALUES = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # << and =,
 
 
 def read_text(path: Path) -> str:
-    """The content of a UTF-8 file of at most :data:`MOST_BYTES`.
+    """The content of a UTF-8 file of at most ``MOST_BYTES``.
 
     Raises:
         ConfigError: there is no such file, it is no regular file, larger, or not UTF-8.

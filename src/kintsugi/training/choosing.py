@@ -101,10 +101,12 @@ def doubt(pipeline: Pipeline, val: Data, name: str, scores: Sequence[float]) -> 
             f"the epoch was chosen by {name} on {len(rows)} validation rows with a label, which is mostly chance: give "
             f"{FEWEST_ROWS} or more, or take the last epoch with select=False"
         )
-    if len(scores) < FEWEST_EPOCHS or not max(scores) - min(scores) <= SAME or name not in metric_names(task):
+    if len(scores) < FEWEST_EPOCHS or name not in metric_names(task):
         return None
     guessed = guess(pipeline, val, name)
-    if not abs(scores[0] - guessed) <= SAME:
+    best = max(scores) if named_metric(task, name).higher_is_better else min(scores)
+    alike = sum(abs(score - guessed) <= SAME for score in scores)
+    if not abs(best - guessed) <= SAME or alike < FEWEST_EPOCHS:
         return None
     remedy = "Give more rows, or train for longer"
     if task.exclusive:
@@ -112,6 +114,7 @@ def doubt(pipeline: Pipeline, val: Data, name: str, scores: Sequence[float]) -> 
             'Choose it by another metric, such as select="auroc", train with class_weight="balanced", or give more rows'
         )
     return (
-        f"the validation {name} was {guessed:.4g} in each of the {len(scores)} epochs, on {len(rows)} rows, which is what "
-        f"a guess gets that always answers what the training rows have most: it cannot tell which epoch is best. {remedy}"
+        f"the validation {name} was {guessed:.4g} in {alike} of the {len(scores)} epochs, on {len(rows)} rows, and never better: "
+        f"that is what a guess gets that always answers what the training rows have most, and cannot tell which epoch is best. "
+        f"{remedy}"
     )

@@ -24,6 +24,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "component": COMPONENTS, "encoder": ENCODERS, "operator": OPERATORS, "mechanism": MECHANISMS, "task": TASKS,
 }  # fmt: skip
 WHOLE = ("training", "reading", "evaluation")  # what is registered nowhere; see kintsugi.core.versions
+SOMETIMES = ("refit",)  # likewise, of those that do it
 
 
 def names_in(pipeline: Pipeline) -> list[str]:
@@ -56,7 +57,7 @@ def versions_of(names: Iterable[str], task: Task | type[Task]) -> dict[str, int]
 
 def _version(name: str, task: Task | type[Task]) -> int:
     kind, _, key = name.partition(" ")
-    if name in WHOLE:
+    if name in WHOLE or name in SOMETIMES:
         return int(getattr(versions, name.upper()))
     if kind == "method":
         return int(METHODS.card(key).version)
@@ -67,5 +68,7 @@ def _version(name: str, task: Task | type[Task]) -> int:
             raise UnknownName("published missingness", key, SETTINGS)
         return SETTINGS[key].version
     if kind not in REGISTRIES:
-        raise UnknownName("kind of thing with a version", name, [*REGISTRIES, "method", "metric", "setting", *WHOLE])
+        raise UnknownName(
+            "kind of thing with a version", name, [*REGISTRIES, "method", "metric", "setting", *WHOLE, *SOMETIMES]
+        )
     return REGISTRIES[kind].version(key)
