@@ -31,8 +31,7 @@ from kintsugi.losses.evidential import nig_nll, nig_regulariser
             "likelihood and evidence regulariser on every branch and on the sum, unweighted",
         ),
         simplified=(
-            "encoders by kind of data for convolutions and transformers; no dropout",
-            "1e-6 is added to v and beta, and alpha is at least 1 + 2**-20: variances of a modality alone are finite in float32",
+            "encoders by kind; no dropout; 1e-6 added to v and beta, alpha at least 1 + 2**-20: variances stay finite in float32",
             "an absent modality leaves the sum, and the pseudo-modality with it; the paper has complete rows only",
         ),
         claims=(

@@ -44,8 +44,7 @@ from kintsugi.losses.distance import norm_gap
             "the bank holds the training rows as the final weights encode them",
             "the penalty is the change of norm of all latents of a modality, summed over modalities",
         ),
-        premise="rows miss modalities in training too, and rows alike in one modality are alike in the others; labels do not "
-        "reach every group of such rows: where they do, a map that is learned from what is there is as good",
+        premise="rows alike in one modality are alike in others; labels miss some groups of them, else a learned map is as good",
         confidence="high",
         defaults_from="the released notebook for ODIR; theta from that for OV, since small tables have few pairs above 0.88",
         reference=True,
@@ -124,7 +123,6 @@ def claims(fixture: Fixture) -> Claims:
     model.load_state_dict(fixture.trained().model.state_dict())  # as a saved one is read
     rows = model.encode_rows(fixture.splits.train).pooled()
     yield Claim(bank, difference(model.bank.read("latent") if len(model.bank) else 0 * rows, rows), at_most=0)
-
     batch = replace(every_subset(fixture.batch(28)), identity=97 * torch.arange(28) - 1000)
     features, graph = model.encode(batch), model.graph
     latent, keep = features.pooled(), features.present

@@ -93,9 +93,7 @@ class MiDl(Monitor):
 
     def losses(self, outputs: Tensor, before: Tensor) -> dict[str, Tensor]:
         """Means over rows, of versions ``[V, B, ...]``, the complete one last, and those before ``[B, ...]``."""
-        logits, taught = (
-            outcome_logits(each, self.host.task.link) for each in (outputs, before)
-        )  # [V, B, H, C], [B, H, C]
+        logits, taught = (outcome_logits(x, self.host.task.link) for x in (outputs, before))  # [V, B, H, C], [B, H, C]
         losses: dict[str, Tensor] = {}
         if self.lambda_mi:
             versions = logits.log_softmax(-1).flatten(1, 2).transpose(0, 1)
@@ -114,8 +112,7 @@ def claims(fixture: Fixture) -> Claims:
     """On streams of a trained model, each from the state that training led to."""
     steps, depends = MiDl.card.claims
     pipeline, rows, model = fixture.trained().eval(), fixture.batch(80), fixture.trained().eval().model
-    monitor = pipeline.monitors[0]
-    assert isinstance(monitor, MiDl)
+    monitor = next(each for each in pipeline.monitors if isinstance(each, MiDl))
     monitor.step_size = 0.5  # so long that the second step feels the distillation
     pairs = [rows.rows(torch.tensor(pair)) for pair in ([0, 1], [2, 3])]
     _descend(model, pairs)
