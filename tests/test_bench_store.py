@@ -471,7 +471,7 @@ def test_a_store_that_nobody_can_write_and_a_killed_process_left_says_what_to_do
 
 def test_what_is_no_store_is_none_where_it_cannot_be_written_either(archive: Path) -> None:
     (archive / "runs.sqlite").write_bytes(b"")
-    with nothing_to_be_written(archive), pytest.raises(StoreError, match="holds nothing yet, and cannot be written"):
+    with nothing_to_be_written(archive), pytest.raises(StoreError, match="is cut off: it has 0 bytes"):
         Store.open(archive, create=False)
     (archive / "runs.sqlite").write_bytes(b"no database" * 500)
     with nothing_to_be_written(archive), pytest.raises(StoreError, match=r"damaged.*salvage"):

@@ -389,6 +389,7 @@ EXCEPTIONS = {
     "testing/golden_reading.py: frame.drop(columns='code').to_csv": "into memory",
     "cli.py: frame.to_csv": "onto the terminal, or what replacing() handed out",
     "cli.py: frame.to_parquet": "what replacing() handed out",
+    "commands/describe.py: shown.to_csv": "what replacing() handed out",
     "commands/stores.py: found.table.to_csv": "what replacing() handed out",
     "demo.py: rows[['image', 'speech', 'clue', 'digit']].to_parquet": "what replacing() handed out",
     "evaluation/results.py: self.table.to_csv": "what replacing() handed out",

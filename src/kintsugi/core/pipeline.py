@@ -258,12 +258,12 @@ class Pipeline(nn.Module):
         call: Answer = self.model if model is None else model
         for monitor in reversed(self.monitors):
             call = partial(cast("Monitor", monitor).answer, inner=call)
-        arrived = self.model.columns(batch).clone()
+        arrived = replace(batch, present=batch.present.clone())
         restored = self.restored(batch)
         prediction = call(restored)
         if self.restore is not None:
             prediction = replace(prediction, restored={**restored.inputs, **prediction.restored})
-        return self.described(prediction, arrived)
+        return self.described(prediction, self.model.columns(arrived))
 
     def described(self, prediction: Prediction, present: Tensor) -> Prediction:
         """An answer that names nothing that did not come in (``present`` bool ``[B, M]``) and says how sure it is.

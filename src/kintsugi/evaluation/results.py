@@ -408,7 +408,7 @@ def _guess(pipeline: Pipeline, metrics: Mapping[str, Any], shape: torch.Size, ta
         warnings.simplefilter("ignore", UserWarning)
         for name, metric in metrics.items():
             metric.reset()
-            metric.update(answers, truth)
+            metric.update(answers.contiguous(), truth.contiguous())
             found[name] = float(metric.compute())
             metric.reset()
     return found

@@ -74,7 +74,7 @@ def _score(task: Task, name: str, output: Tensor, target: Tensor) -> float:
     metric = named_metric(task, name)
     with warnings.catch_warnings():  # what torchmetrics says of constant answers, or of a class without rows
         warnings.simplefilter("ignore", UserWarning)
-        metric.update(*task.match(task.probabilities(output), target.cpu()))
+        metric.update(*(x.contiguous() for x in task.match(task.probabilities(output), target.cpu())))
         return float(metric.compute())
 
 
