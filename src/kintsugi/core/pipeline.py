@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
     hyper: dict[str, Any]
 
 
-class Shared(nn.ModuleDict):
+class _Shared(nn.ModuleDict):
     """What several components refer to, by name."""
 
     def __getitem__(self, name: str) -> nn.Module:
@@ -67,7 +67,7 @@ class Pipeline(nn.Module):
         self.restore = restore
         self.strategies = nn.ModuleList(strategies)
         self.monitors = nn.ModuleList(monitors)
-        self.shared = Shared(dict(shared or {}))
+        self.shared = _Shared(dict(shared or {}))
         owners = [s for s in strategies if type(s).fit is not Strategy.fit]
         if len(owners) > 1:
             raise ConfigError(f"two strategies own the training loop: {', '.join(type(s).__name__ for s in owners)}")
