@@ -29,7 +29,7 @@ from kintsugi.core import (
     Step,
     Strategy,
 )  # fmt: skip
-from kintsugi.core.errors import ConfigError
+from kintsugi.core.errors import ConfigError, DataError
 from kintsugi.data.dataset import Dataset
 from kintsugi.evaluation import get_protocol, predict_conditions
 from kintsugi.imperfect import parse_mechanism
@@ -263,3 +263,21 @@ def test_an_answer_holds_the_inputs_as_a_restorer_gave_them_and_the_evaluator_ke
     )
     assert left == {}
     assert Pipeline(pipeline.model).eval()(batch).restored == {}
+
+
+class Labelled(Paired):
+    """Learns from the labelled rows of the auxiliary table."""
+
+    def stages(self) -> list[Stage]:
+        return [Stage("train", auxiliary="auxiliary/labelled")]
+
+
+def test_labels_of_an_auxiliary_table_are_read_where_they_are_there() -> None:
+    readers = {"first": kg.tabular("x"), "second": kg.tabular("y")}
+    table = kg.Table.from_pandas(_frame(60, 0), modalities=readers, target="sick")
+    model = kg.Classifier(Pipeline(Labelled(table.schema)), modalities=readers, target="sick", epochs=1, progress=False)
+    model.fit(_frame(60, 0), _frame(20, 1), auxiliary=_frame(30, 2))
+    assert isinstance(model.pipeline_.model, Labelled)
+    assert model.pipeline_.model.sizes
+    with pytest.raises(DataError, match="has none"):
+        model.fit(_frame(60, 0), _frame(20, 1), auxiliary=_frame(30, 2)[["x", "y"]])
