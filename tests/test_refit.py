@@ -15,9 +15,12 @@ from torch import Tensor
 
 import kintsugi as kg
 from kintsugi.core.errors import ConfigError
+from kintsugi.core.model import Model
+from kintsugi.core.pipeline import Pipeline
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.refit import learned_from
 from kintsugi.data.table_source import TableSource
+from kintsugi.evaluation import Condition, predict_conditions
 from kintsugi.imperfect import mcar, parse_mechanism
 from kintsugi.imperfect.corruption import corrupt
 
@@ -195,3 +198,27 @@ def test_rows_are_the_same_with_and_without_labels() -> None:
     c = kg.Table.from_reading(other, reading).identified().batch(torch.arange(8)).identity
     assert c is not None
     assert not torch.equal(a, c)
+
+
+def test_a_pipeline_of_one_s_own_keeps_its_task_and_one_of_other_sizes_is_told_how_to_be_made() -> None:
+    data = table(frame())
+    train, val, test = data.split()
+    own = kg.Regressor(Pipeline(Model(data.schema, 8)), epochs=1, progress=False).fit(train, val)
+    assert own.pipeline_.schema.task == data.schema.task
+    assert own.predict(test).shape == (len(test),)
+    rare = frame().assign(ward=["rare" if row in test.index.tolist() else "north" for row in range(120)])
+    other = table(rare)
+    pieces = (other.subset(train.index), other.subset(val.index))
+    with pytest.raises(ConfigError, match=r"learned_from\(train\)\[0\].schema"):
+        kg.Regressor(Pipeline(Model(other.schema, 8)), epochs=1, progress=False).fit(*pieces)
+
+
+def test_a_bare_pipeline_is_asked_by_the_scales_that_it_was_trained_on() -> None:
+    train, val, test = table(frame()).split()
+    model = fitted((train.with_missing(mcar(0.4), seed=3), val))
+    values = [
+        kg.evaluate(each, test, "clean", metrics=["mae"]).table["value"].iloc[0] for each in (model, model.pipeline_)
+    ]
+    assert values[0] == values[1]
+    outcome = predict_conditions(model.pipeline_, test, [Condition("clean", "clean")])[0]
+    np.testing.assert_allclose(outcome.probabilities.numpy().ravel(), model.predict(test), rtol=1e-5)

@@ -206,7 +206,10 @@ class _Estimator:
                 val = self._joined(val[0], val[1], None if reading is None else reading["target"])
             other = _alike(val, rows.schema, reading)  # type: ignore[arg-type]
             _same_target(other, rows.schema)
-        rows, other = learned_from(rows, other)  # neither what was hidden nor other rows say how these are read
+        made_for = self.method.schema.task if isinstance(self.method, Pipeline) else None
+        task = made_for if made_for == rows.schema.task else None
+        # neither what was hidden nor other rows say how these are read
+        rows, other = learned_from(rows, other, task=task)
         reading = None if rows.reading is None else dict(rows.reading)
         trained_on = {
             "data": rows.name,
@@ -235,6 +238,7 @@ class _Estimator:
             self._stopped = facts
             raise
         # only now, so that a fit that fails leaves the one before as it was
+        pipeline.reading = reading
         vars(self).update(facts, pipeline_=pipeline, _stopped=None)
         return self
 
@@ -250,7 +254,9 @@ class _Estimator:
             raise ConfigError(
                 "there is no best epoch to keep: the last fit was not stopped by a loss that is not finite"
             )
-        vars(self).update(self._stopped, pipeline_=self._stopped["trainer_"].keep_best(), _stopped=None)
+        pipeline = self._stopped["trainer_"].keep_best()
+        pipeline.reading = self._stopped["reading_"]
+        vars(self).update(self._stopped, pipeline_=pipeline, _stopped=None)
         return self
 
     def _check_face(self, rows: Dataset) -> None:
@@ -269,7 +275,10 @@ class _Estimator:
                 raise ConfigError("a pipeline of your own is complete: give it no params, encoders or other arguments")
             if self.method.schema.modalities != rows.schema.modalities:
                 odd = _differ(rows.schema.modalities, self.method.schema.modalities, "the pipeline was made for")
-                raise ConfigError(f"{rows.name} does not fit the pipeline: {odd}")
+                raise ConfigError(
+                    f"{rows.name} does not fit the pipeline: {odd}. Sizes are those of the training rows: make the "
+                    "pipeline for kintsugi.data.refit.learned_from(train)[0].schema"
+                )
             return store.clone(self.method)
         params = _mapping(self.params, "params")
         clash = params.keys() & self.hyper.keys()
@@ -624,6 +633,7 @@ def load(folder: str | os.PathLike[str], encoders: Mapping[str, nn.Module] | Non
     else:
         model = face(pipeline, seed=extra.get("seed", 0))
     model.pipeline_, model.reading_, model.trained_on_ = pipeline, extra.get("reading"), extra.get("trained_on", {})
+    pipeline.reading = model.reading_
     model.training_condition_ = extra.get("training_condition", "unstated")
     try:
         model.profile_ = Profile.from_json(extra.get("profile"))

@@ -52,6 +52,7 @@ class Pipeline(nn.Module):
     """
 
     own_encoders: dict[str, nn.Module]
+    reading: Mapping[str, Any] | None = None  # of the table that it was trained on, where an estimator read one
     recipes: dict[str, Recipe]
 
     def __init__(

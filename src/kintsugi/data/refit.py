@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kintsugi.core.task import Task
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.table_source import TableSource
 
 
-def learned_from(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:
+def learned_from(train: Dataset, *others: Dataset, task: Task | None = None) -> tuple[Dataset, ...]:
     """These rows of tables, read by readers that were fitted anew on what ``train`` shows.
 
     Scales, categories, sizes, and the centre, spread and class weights of the target come from the slots, cells and labels
@@ -23,6 +24,7 @@ def learned_from(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:
     Args:
         train: the rows to train on.
         others: validation and test rows of the same table, or of others that were read as it was.
+        task: of a model that was made already, which stays as it is; None: it is learned anew too.
     """
     source = train.source
     if not isinstance(source, TableSource) or source.origin is None:
@@ -30,7 +32,7 @@ def learned_from(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:
     shown, labelled = shown_in(train)
     if torch.equal(source.origin.shown, shown) and torch.equal(source.origin.labelled, labelled) and not _cells(train):
         return (train, *others)
-    fresh = source.refitted(shown, labelled, _cells(train))
+    fresh = source.refitted(shown, labelled, _cells(train), task)
     if fresh is source:
         return (train, *others)
     return tuple(_read_by(piece, source, fresh) for piece in (train, *others))

@@ -285,13 +285,16 @@ class TableSource(Source):
         self._shelves = {m.name: _Shelf(m, slots) for m in self.schema.modalities}
         self._lock = ThreadLock(torn=self._forget)  # a DataLoader forks its workers while others may read
 
-    def refitted(self, shown: Tensor, labelled: Tensor, hidden: Mapping[str, np.ndarray]) -> TableSource:
+    def refitted(
+        self, shown: Tensor, labelled: Tensor, hidden: Mapping[str, np.ndarray], task: Task | None = None
+    ) -> TableSource:
         """The same table, of which the readers have learned from these slots and labels alone.
 
         Args:
             shown: bool ``[N, M]``: slots that may be learned from.
             labelled: bool ``[N]``: labels that may be.
             hidden: column -> bool ``[N]``: cells of tables that may not be.
+            task: in the place of one that is learned from the labels.
 
         Raises:
             ConfigError: it was read by the reading of a model, which is not learned anew.
@@ -308,7 +311,7 @@ class TableSource(Source):
                 name: reader.fit(frame[shown[:, m].numpy()], self.root)
                 for m, (name, reader) in enumerate(origin.modalities.items())
             }
-            task = origin.task(labelled.numpy())
+            task = origin.task(labelled.numpy()) if task is None else task
             if readers == self.readers and task == self.schema.task:
                 return self  # with what it has decoded
             fresh = self._with(readers, task)

@@ -26,6 +26,7 @@ from kintsugi.core.pipeline import Pipeline
 from kintsugi.core.prediction import Prediction
 from kintsugi.core.schema import Schema
 from kintsugi.data.dataset import Dataset
+from kintsugi.data.refit import read_as
 from kintsugi.evaluation.answer_table import answer_frame
 from kintsugi.evaluation.protocols import Condition
 from kintsugi.evaluation.shared import shared
@@ -99,6 +100,8 @@ def predict_conditions(
         progress: called with ``(steps done, steps in all)``.
         large: which of the large things that a method may give are kept for every row and condition.
     """
+    if pipeline.reading is not None:
+        data = read_as(data, pipeline.reading, labels=False)
     if any(card.reference for card in _cards(pipeline)):
         data = data.identified()
     plans = _plan_all(data, conditions)

@@ -240,7 +240,7 @@ def evaluate(
     parts = []
     said: set[str] = set()
     for label, given, pipeline in pipelines:
-        own = _read_by(given, data)
+        own = _read_by(pipeline, data)
         _check(given, pipeline, own)
         _tell_profile(given, pipeline, own, said)
         run = _Scoring(
@@ -250,12 +250,11 @@ def evaluate(
     return Results.concat(parts)
 
 
-def _read_by(given: Any, data: Dataset) -> Dataset:
+def _read_by(pipeline: Pipeline, data: Dataset) -> Dataset:
     """The rows as the training rows of this model were read, whose scales are its own."""
     from kintsugi.data.refit import read_as
 
-    reading = getattr(given, "reading_", None)
-    return data if reading is None else read_as(data, reading)
+    return data if pipeline.reading is None else read_as(data, pipeline.reading)
 
 
 def _tell_profile(given: Any, pipeline: Pipeline, data: Dataset, said: set[str]) -> None:
