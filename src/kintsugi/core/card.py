@@ -24,6 +24,10 @@ LEAVES = (
     "corrupted/confidence", "corrupted/robust_fusion", "corrupted/augmentation", "corrupted/adversarial",
 )  # fmt: skip
 IMPERFECTIONS = ("missing in training", "missing at test", "corrupted in training", "corrupted at test")
+WORLDS = (  # premises in one word each, and the worlds of :mod:`kintsugi.data.worlds` in which they hold
+    "redundant", "few_complete_rows", "privileged", "visible_noise", "visible_noise_at_test", "hidden_noise",
+    "informative_absence", "neighbours", "noisy_labels", "unpaired", "complementary",
+)  # fmt: skip
 MODALITY_TABLES = ("train", "use", "auxiliary")
 LEVELS = ("low", "medium", "high")
 KEY = r"[a-z][a-z0-9_]*"
@@ -55,6 +59,8 @@ class Card:
     claims: what it does that its ablation does not: names of claims that its check states in figures.
     faithful: what of the paper's essence is here; simplified: what is not, and why.
     premise: what the data must be like for the method to help over the plain host.
+    worlds: the premise in words of ``WORLDS``, of which the first is where the method's page judges it; empty: a plain host,
+    which rests on none.
     confidence: how well the mechanism is known: high (from the paper or its code), medium (in parts), or low (from a title).
     version: raised whenever the numbers of the method change; results and saved models carry it.
     defaults_from: source of the default values; imperfection: which of ``IMPERFECTIONS`` it is meant to survive.
@@ -95,6 +101,7 @@ class Card:
     evidence: str = ""
     kinds: tuple[str, ...] = ()
     modality_only_in: tuple[str, ...] = ()
+    worlds: tuple[str, ...] = ()
 
     def __new__(cls, *args: Any, **given: Any) -> Self:  # before the constructor, whose TypeError names no remedy
         sorts, needed = _fields()
@@ -116,6 +123,9 @@ class Card:
         for imperfection in self.imperfection:
             if imperfection not in IMPERFECTIONS:
                 raise UnknownName(f"imperfection of card {self.key!r}:", imperfection, IMPERFECTIONS)
+        for world in self.worlds:
+            if world not in WORLDS:
+                raise UnknownName(f"world of card {self.key!r}:", world, WORLDS)
         for table in self.modality_only_in:
             if table not in MODALITY_TABLES:
                 raise UnknownName(f"table of card {self.key!r}:", table, MODALITY_TABLES)
@@ -138,7 +148,7 @@ class Card:
             wanted = "(least, most), of 1 or more, where most may be None"
         elif sort.startswith("tuple"):
             fits = isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
-            fits &= bool(value) or name in ("simplified", "formerly", "modality_only_in", "kinds")
+            fits &= bool(value) or name in ("simplified", "formerly", "modality_only_in", "kinds", "worlds")
             wanted = "a tuple of texts: ('one',) with a comma"
         elif sort in ("bool", "int"):
             fits, wanted = type(value).__name__ == sort, "True or False" if sort == "bool" else "a whole number"

@@ -28,8 +28,8 @@ class Component(nn.Module):
     """A restorer, a model, a strategy or a monitor.
 
     ``hyper`` holds the constructor arguments as given, so that a component can be saved, cloned and shown without code of
-    its own. ``ablation`` is the same method without its mechanism: constructor values, or a subclass; ``claims`` states in
-    figures what the method does that its ablation does not.
+    its own. ``ablation`` is the same method without its mechanism: constructor values, or a subclass; ``ablations`` holds, by
+    name, one for each of several mechanisms; ``claims`` states in figures what the method does that its ablation does not.
 
     A class of which a pipeline is more than itself, in or around a host, has a recipe: a classmethod ``pipeline(schema,
     host=None, **hyper) -> Pipeline``.
@@ -43,6 +43,7 @@ class Component(nn.Module):
 
     card: ClassVar[Card]
     ablation: ClassVar[dict[str, Any] | type[Component]]
+    ablations: ClassVar[Mapping[str, dict[str, Any] | type[Component]]] = MappingProxyType({})
     claims: ClassVar[Callable[[Fixture], Claims]]
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     rare: ClassVar[tuple[str, ...]] = ()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPONENTS", "METHODS", "ablation_of", "address", "arguments", "build_ablation", "build_pipeline", "card", "claims_of",
-    "component_class", "create", "current_names", "list_methods", "load_plugin", "register", "shared_name", "variant",
+    "component_class", "create", "current_names", "judged_ablations", "list_methods", "load_plugin", "register",
+    "shared_name", "variant",
 ]  # fmt: skip
 
 P = TypeVar("P", bound=type[Component])
@@ -109,15 +110,32 @@ def variant(card: Card, of: type[Component], **defaults: Any) -> type[Component]
     return register(card)(cls)
 
 
-def ablation_of(method: type[Component], **values: Any) -> Callable[[P], P]:
-    """Class decorator: the same method with its mechanism off. Where arguments switch it off: a call with their values."""
-    method.ablation = values
+def ablation_of(method: type[Component], part: str = "", **values: Any) -> Callable[[P], P]:
+    """Class decorator, or a call with constructor values: the method without its mechanism.
 
-    def add(cls: P) -> P:
-        method.ablation = cls
+    Of a method with several mechanisms, ``ablation`` takes all of them away, and one more for each, under a name of its own
+    as ``part``, takes that alone: ``ablation_of(KDMM, "fall-back", fallback=False)``. All keep rows, stages, views, the number
+    of moving parameters and the path of the answer: what is taken is the information that the mechanism brings.
+
+    Args:
+        method: whose ablation it is.
+        part: the one mechanism that is taken away; "": all of them.
+        values: of the method's constructor or recipe that do it; none where a class is decorated.
+    """
+
+    def note(what: dict[str, Any] | type[Component]) -> None:
+        if part:
+            method.ablations = {**vars(method).get("ablations", {}), part: what}
+        else:
+            method.ablation = what
+
+    note(values)
+
+    def decorate(cls: P) -> P:
+        note(cls)
         return cls
 
-    return add
+    return decorate
 
 
 def claims_of(method: type[Component]) -> Callable[[F], F]:
@@ -277,12 +295,23 @@ def recipe(cls: type[Component], schema: Schema, host: Model | None = None, **hy
     return Pipeline(model, monitors=[component])
 
 
-def build_ablation(cls: type[Component], schema: Schema, **hyper: Any) -> Pipeline:
-    """The method without its mechanism, as its ``ablation`` says."""
-    ablation = cls.ablation
+def build_ablation(cls: type[Component], schema: Schema, part: str = "", **hyper: Any) -> Pipeline:
+    """The method without its mechanism, as its ``ablation`` says, or without one of several, by its name in ``ablations``.
+
+    Raises:
+        UnknownName: no such part.
+    """
+    if part and part not in cls.ablations:
+        raise UnknownName(f"mechanism of {cls.card.key} that an ablation takes away", part, cls.ablations)
+    ablation = cls.ablations[part] if part else cls.ablation
     if isinstance(ablation, dict):
         return build_pipeline(cls, schema, **{**hyper, **ablation})
     return build_pipeline(ablation, schema, **{**_preset(cls), **hyper})
+
+
+def judged_ablations(cls: type[Component]) -> tuple[str, ...]:
+    """Names of the ablations that a method is compared with: one for each of several mechanisms, else "" for the only one."""
+    return tuple(cls.ablations) or ("",)
 
 
 def shared_name(cls: type[Component]) -> str | None:

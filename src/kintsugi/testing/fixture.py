@@ -28,7 +28,7 @@ class Fixture:
     """What the claims of a method get: its class, with its mechanism on or ablated, and data to try it on.
 
     Args:
-        method: the class. ablated: without its mechanism.
+        method: the class. ablated: without its mechanism; a name: without that one of several, as ``ablations`` has it.
         epochs: of training. hyper: arguments of the method. seed: of its weights and of training.
         task: key; default: the first of the card.
         kind, holes, correlated, rows: of the data, as in :func:`~kintsugi.testing.toys.toy`; 480 complete rows of vectors.
@@ -36,7 +36,7 @@ class Fixture:
     """
 
     method: type[Component]
-    ablated: bool = False
+    ablated: bool | str = False
     epochs: int = 12
     hyper: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -81,7 +81,8 @@ class Fixture:
             torch.manual_seed(self.seed)
             chosen = {**self.hyper, **hyper}
             if self.ablated:
-                return build_ablation(self.method, self.schema, **chosen)
+                part = self.ablated if isinstance(self.ablated, str) else ""
+                return build_ablation(self.method, self.schema, part, **chosen)
             return build_pipeline(self.method, self.schema, **chosen)
 
     def trained(self, **hyper: Any) -> Pipeline:

@@ -23,12 +23,12 @@ ALONE = 8  # rows that are asked one by one
 
 
 # every subset -----------------------------------------------------------------------------------------------------------
-def every_subset(cls: type[Component], ablated: bool = False) -> None:
+def every_subset(cls: type[Component], ablated: bool | str = False) -> None:
     """Finite, task-shaped answers for every subset; the prior, and nothing used, for a row with nothing."""
     on_every_task(cls, lambda task: _every_subset(cls, task, ablated))
 
 
-def _every_subset(cls: type[Component], key: str, ablated: bool) -> None:
+def _every_subset(cls: type[Component], key: str, ablated: bool | str) -> None:
     data = data_for(cls, key)
     pipeline = fitted(cls, ablated, key)
     batch = data.batch(torch.arange(FEW if pipeline.adapts else MANY))

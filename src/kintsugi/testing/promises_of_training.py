@@ -18,7 +18,7 @@ EPOCHS = (2, 4, 12)  # on the toy, tried in turn: most need the fewest; the last
 SHARE = 0.4  # of the way from guessing to a perfect score that has to be gone
 
 
-def every_loss_trains(cls: type[Component], ablated: bool = False) -> None:
+def every_loss_trains(cls: type[Component], ablated: bool | str = False) -> None:
     """Over all stages each named loss reaches a parameter, and no trainable parameter is left without gradient.
 
     Parameters that only few rows reach are named by ``rare`` of their component.
@@ -27,7 +27,7 @@ def every_loss_trains(cls: type[Component], ablated: bool = False) -> None:
         on_every_task(cls, lambda task: _every_loss_trains(cls, task, ablated))
 
 
-def _every_loss_trains(cls: type[Component], task: str, ablated: bool) -> None:
+def _every_loss_trains(cls: type[Component], task: str, ablated: bool | str) -> None:
     reach: Any = run_of(cls, task, ablated).reach
     hold(
         not reach.idle,
@@ -39,12 +39,12 @@ def _every_loss_trains(cls: type[Component], task: str, ablated: bool) -> None:
     hold(not idle, f"rare names parameters that there are not: {', '.join(idle)}; leave the pattern out")
 
 
-def learns(cls: type[Component], ablated: bool = False) -> None:
+def learns(cls: type[Component], ablated: bool | str = False) -> None:
     """On a small task it goes 0.4 of the way from guessing to a perfect score, within seconds."""
     on_every_task(cls, lambda task: _learns(cls, task, ablated))
 
 
-def _learns(cls: type[Component], task: str, ablated: bool) -> None:
+def _learns(cls: type[Component], task: str, ablated: bool | str) -> None:
     fixtures = [Fixture(cls, ablated, epochs, task=task) for epochs in EPOCHS]
     if fixtures[-1].is_trained():
         fixtures = fixtures[-1:]
@@ -88,13 +88,19 @@ def claims_hold(cls: type[Component]) -> None:
             f"on the ablation {name!r} has no figure ({ablated[name].figure}): measure there what is claimed of the method",
         )
         hold(not ablated[name].holds, f"the ablation keeps the claim {ablated[name]}, so it tests nothing")
+    for part in cls.ablations:
+        without = stated(cls, ablated=part)
+        failed = [name for name in cls.card.claims if name in without and not without[name].holds]
+        hold(
+            bool(failed), f"without {part!r} the method keeps every claim of its card, so none is about that mechanism"
+        )
 
 
 def _listed(names: Any) -> str:
     return ", ".join(map(repr, names))
 
 
-def stated(cls: type[Component], ablated: bool = False, seed: int = 0) -> dict[str, Claim]:
+def stated(cls: type[Component], ablated: bool | str = False, seed: int = 0) -> dict[str, Claim]:
     """The claims of a method, or what is left of them on its ablation, by name.
 
     Raises:
@@ -130,11 +136,14 @@ def _is_own(error: BaseException) -> bool:
 def ablation_is_sound(cls: type[Component]) -> None:
     """What is left without the mechanism is still a model: it answers every subset, trains and learns."""
     hold(hasattr(cls, "ablation"), f"it has no ablation: write it under @ablation_of({cls.__name__})")
-    for promise in (every_subset, every_loss_trains, learns):
-        try:
-            promise(cls, ablated=True)
-        except AssertionError as error:
-            raise AssertionError(f"with the mechanism off: {error}") from error
+    ways: list[bool | str] = [True, *cls.ablations]
+    for ablated in ways:
+        for promise in (every_subset, every_loss_trains, learns):
+            try:
+                promise(cls, ablated=ablated)
+            except AssertionError as error:
+                off = ablated if isinstance(ablated, str) else "the mechanism"
+                raise AssertionError(f"with {off} off: {error}") from error
 
 
 def tasks_are_known(cls: type[Component]) -> None:

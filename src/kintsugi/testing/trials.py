@@ -127,11 +127,13 @@ def train(pipeline: Pipeline, data: Dataset, epochs: int = 1, **options: Any) ->
     return trainer
 
 
-def build(cls: type[Component], schema: Schema, ablated: bool = False, **hyper: Any) -> Pipeline:
+def build(cls: type[Component], schema: Schema, ablated: bool | str = False, **hyper: Any) -> Pipeline:
     """An untrained pipeline, always from the same random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_ablation(cls, schema, **hyper) if ablated else build_pipeline(cls, schema, **hyper)
+        if ablated:
+            return build_ablation(cls, schema, ablated if isinstance(ablated, str) else "", **hyper)
+        return build_pipeline(cls, schema, **hyper)
 
 
 class Reach:
@@ -199,14 +201,16 @@ class Run:
         return self.notes[name]
 
 
-def run_of(cls: type[Component], task: str | None = None, ablated: bool = False, variant: Variant = "plain") -> Run:
+def run_of(
+    cls: type[Component], task: str | None = None, ablated: bool | str = False, variant: Variant = "plain"
+) -> Run:
     """The run of a method, or of its ablation, on a variant of its data; each is run once."""
     task = task or tasks_of(cls)[0]
     hashable: Any = cls  # which a type checker doubts of modules
     return SHELF.get(hashable, ("mixed", task, ablated, variant), lambda: _run(cls, task, ablated, variant))
 
 
-def _run(cls: type[Component], task: str, ablated: bool, variant: Variant) -> Run:
+def _run(cls: type[Component], task: str, ablated: bool | str, variant: Variant) -> Run:
     data = table_of(cls, task, variant in ("poison", "both"), variant in ("hidden", "both"))
     pipeline = build(cls, data.schema, ablated)
     trainer = Trainer(epochs=1, batch_size=48, progress=False)
@@ -220,12 +224,14 @@ def _run(cls: type[Component], task: str, ablated: bool, variant: Variant) -> Ru
     return Run(pipeline, data, trainer.history, task == tasks_of(cls)[0], reach)
 
 
-def fitted(cls: type[Component], ablated: bool = False, task: str | None = None) -> Pipeline:
+def fitted(cls: type[Component], ablated: bool | str = False, task: str | None = None) -> Pipeline:
     """Trained for one epoch on mixed data with holes; the same one for every promise."""
     return run_of(cls, task, ablated).pipeline
 
 
-def experienced(cls: type[Component], ablated: bool = False, task: str | None = None, epochs: int = 12) -> Pipeline:
+def experienced(
+    cls: type[Component], ablated: bool | str = False, task: str | None = None, epochs: int = 12
+) -> Pipeline:
     """Trained on the toy of :class:`~kintsugi.testing.fixture.Fixture`, with 12 epochs long enough to have learned it."""
     return Fixture(cls, ablated, epochs, task=task).trained()
 
