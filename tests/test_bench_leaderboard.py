@@ -198,3 +198,29 @@ def test_words() -> None:
     assert joined(["a", "b"]) == "`a` and `b`"
     assert joined(["a", "b", "c"]) == "`a`, `b` and `c`"
     assert code("  a `b`\n c ") == "`a 'b' c`"
+
+
+def test_many_methods_are_split_by_leaf(tmp_path: Path) -> None:
+    """Each method stands once below its leaf, with its rank among all; above, the hosts and the best of each leaf."""
+    store = Store.open(tmp_path / "runs")
+    hosts = ["mean_fusion", "late_fusion"]
+    for place, key in enumerate([*hosts, "mmin", "smil", "kd_mm", "ccm"]):
+        method(store, key, -0.01 * place, parameters={"method": key})
+    for place in range(24):
+        method(store, f"mmin {place:02}", -0.1 - 0.01 * place, parameters={"method": "mmin"})
+    text = page(store, tmp_path)
+    whole = text.partition(f"## {HEADING}\n")[2].partition("\n## ")[0]
+    parts = whole.split("\n### ")
+    short = [row for row in parts[0].split("\n") if row.startswith("| ")][2:]
+    assert [row.split("|")[2].strip(" `") for row in short] == [*hosts, "mmin", "smil", "kd_mm", "ccm"]
+    below = {part.split("\n")[0]: re.findall(r"^\| (\d+) \| `([^`]+)`", part, re.M) for part in parts[1:]}
+    leaves = ["missing/generative", "missing/co_learning", "missing/distillation", "corrupted/detection"]
+    assert list(below) == ["general", *leaves]
+    assert [name for _, name in below["general"]] == hosts
+    ranks = [int(rank) for rows in below.values() for rank, _ in rows]
+    assert sorted(ranks) == list(range(1, 31))
+    assert below["missing/generative"][0] == ("3", "mmin") and len(below["missing/generative"]) == 25
+
+
+def test_few_methods_share_one_table(store: Store, tmp_path: Path) -> None:
+    assert "###" not in page(store, tmp_path)

@@ -181,6 +181,8 @@ def _role(match: re.Match[str]) -> str:
         label = escape(_plain(match["text"]))
         if re.match(r"https?:|mailto:", match["target"]):
             return f"`{label} <{match['target']}>`__"
+        if re.fullmatch(r"methods/\w+", match["target"]):  # a page of this site
+            return f":doc:`{label} </{match['target']}>`"
         return f"``{match['target']}``" if label == match["target"] else f"{label} (``{match['target']}``)"
     return f"*{escape(_plain(match['star'] or match['under']))}*"
 
@@ -205,7 +207,7 @@ def write_markdown_pages(source: Path, target: Path) -> list[Path]:
 def _write(app: Any) -> None:
     here = Path(app.srcdir)
     write_markdown_pages(here / "reproductions", here / "reproductions" / "generated")
-    for page in (here / "leaderboard.md", here / "contract.md", here.parent / "CHANGELOG.md"):
+    for page in (here / "leaderboard.md", here / "contract.md", here / "when_does_it_help.md", here.parent / "CHANGELOG.md"):
         if page.exists():
             target = here / "api" / "generated" / f"{page.stem.lower()}.txt"
             write_if_changed(target, convert(page.read_text(encoding="utf-8")))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from docstrings import explained
+from markdown_pages import convert
 from rst import bullets, escape, heading, remove_others, table, write_if_changed
 
 from kintsugi.core.card import LEAVES, Card
@@ -20,6 +21,9 @@ from kintsugi.core.model import Model
 from kintsugi.core.stage import Stage
 from kintsugi.testing.claim_figures import recorded
 from kintsugi.testing.fixture import Fixture
+
+
+MEASURED = Path(__file__).parents[1] / "measured"
 
 
 def leaf_title(leaf: str) -> str:
@@ -50,6 +54,9 @@ def method_page(key: str) -> str:
         .replace("   * -\n     -\n", "", 1),
         heading("When it helps", "-"),
         escape(card.premise[0].upper() + card.premise[1:]) + ".\n",
+        _worlds(card),
+        heading("Measured", "-"),
+        _measured(key),
         heading("What is faithful to the paper", "-"),
         bullets(map(escape, card.faithful)),
         heading("What is simplified", "-"),
@@ -90,6 +97,21 @@ def _facts(card: Card, cls: type[Component]) -> Iterator[tuple[str, str]]:
     yield "Version", str(card.version)
     yield "Defaults from", escape(card.defaults_from)
     yield "Class", f":py:class:`{cls.__module__}.{cls.__qualname__}`"
+
+
+def _worlds(card: Card) -> str:
+    """The premise in words of the worlds."""
+    if not card.worlds:
+        return "It rests on no premise: it is a plain host.\n"
+    return "In words of the :doc:`worlds </worlds>`: " + ", ".join(f"``{world}``" for world in card.worlds) + ".\n"
+
+
+def _measured(key: str) -> str:
+    """What its trainings came to, as ``kintsugi bench pages`` wrote it."""
+    page = MEASURED / f"{key}.md"
+    if not page.exists():
+        return f"Not yet; ``kintsugi bench pages --methods {key}`` does it.\n"
+    return convert(page.read_text(encoding="utf-8"))
 
 
 def _ablation(cls: type[Component]) -> str:

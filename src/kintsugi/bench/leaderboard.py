@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,12 @@ from kintsugi.bench.components import raised
 from kintsugi.bench.figures import figures_of, names_of
 from kintsugi.bench.figures_reference import bounded_units
 from kintsugi.bench.figures_seeds import latest, of_metric, seed_scores
-from kintsugi.bench.leaderboard_tables import Board, code, joined, legend
+from kintsugi.bench.leaderboard_tables import MANY, Board, code, joined, legend
 from kintsugi.bench.made_with import SOURCES, made_with_of
 from kintsugi.bench.schema_sql import explain
 from kintsugi.bench.versus import ranks
 from kintsugi.bench.versus_notes import last_line
+from kintsugi.core.catalogue import METHODS
 from kintsugi.io.files import replace_file
 
 if TYPE_CHECKING:
@@ -156,17 +157,29 @@ def _boards(shown: pd.DataFrame, chosen: pd.DataFrame, records: Sequence[Record]
         mine = shown[(shown["dataset"] == dataset) & (shown["protocol"] == protocol)]
         raw = scores[(scores["dataset"] == dataset) & (scores["protocol"] == protocol)]
         board = Board(mine.reset_index(drop=True), raw, bool(shares[dataset]))
-        lines += [
-            f"## {code(dataset)}, protocol {code(protocol)}",
-            "",
-            board.about(),
-            "",
-            *board.table(),
-            "",
-            board.verdict(),
-            "",
-        ]
+        lines += [f"## {code(dataset)}, protocol {code(protocol)}", "", board.about(), ""]
+        lines += [*_tables(board, _leaves(records)), board.verdict(), ""]
         lines += [line for line in (board.outsiders(), "") if board.outsiders()]
+    return lines
+
+
+def _leaves(records: Sequence[Record]) -> dict[str, str]:
+    """Name of a method in tables -> its place in the taxonomy, of those that are registered here."""
+    keys = {
+        record.trial.method: str(record.trial.parameters.get("method", ""))
+        for record in records
+        if not record.trial.origin
+    }
+    return {name: METHODS.card(key).leaf for name, key in keys.items() if key in METHODS}
+
+
+def _tables(board: Board, leaves: Mapping[str, str]) -> list[str]:
+    """One table of few methods; of many the best of each leaf, then each leaf's own, with ranks among all."""
+    if board.lines["method"].nunique() < MANY:
+        return [*board.table(), ""]
+    lines = ["The plain hosts, and the best of each leaf of the taxonomy:", "", *board.table(board.leading(leaves)), ""]
+    for leaf, places in board.of_leaves(leaves).items():
+        lines += [f"### {leaf}", "", *board.table(places), ""]
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ LEGEND = {
     "train_seconds": "Train s: seconds of training, mean over seeds",
 }
 MARK = "†"
+MANY = 12  # methods of a data set from which on its table is split by leaf
+ELSEWHERE = "not of this library"
 
 
 def legend(shown: pd.DataFrame, references: Sequence[str]) -> list[str]:
@@ -66,14 +68,42 @@ class Board:
         guess = f" A guess gets {self._score(float(known.mean()))}." if len(known) else ""
         return f"Metric: {code(line['metric'])}{unit}, {better} is better; {int(line['n']):,} test rows.{guess}"
 
-    def table(self) -> list[str]:
-        """Lines of the table."""
+    def leading(self, leaves: Mapping[str, str]) -> list[int]:
+        """Places of the rows that the short table shows: of each leaf the first, and all of ``general``.
+
+        Args:
+            leaves: method -> leaf; a method that it lacks is one of its own.
+        """
+        found: dict[str, int] = {}
+        places = []
+        for place, method in enumerate(self.lines["method"]):
+            leaf = leaves.get(method, f"{ELSEWHERE} {method}")
+            if leaf == "general" or leaf not in found:
+                places.append(place)
+            found.setdefault(leaf, place)
+        return places
+
+    def of_leaves(self, leaves: Mapping[str, str]) -> dict[str, list[int]]:
+        """Leaf -> places of its rows, best first; leaves in the order of their best row."""
+        found: dict[str, list[int]] = {}
+        for place, method in enumerate(self.lines["method"]):
+            found.setdefault(leaves.get(method, ELSEWHERE), []).append(place)
+        return found
+
+    def table(self, only: Collection[int] | None = None) -> list[str]:
+        """Lines of the table, ranks and bold figures as among all rows.
+
+        Args:
+            only: places of the rows that are shown; None: all.
+        """
         heads = {c: h for c, h in (SCORES | COSTS).items() if c in self.lines and self.lines[c].notna().any()}
         several = self.lines["training"].nunique() > 1
         bold = {column: self._best(column) for column in heads if column in SCORES}
         first = ["Rank", "Method", *(["Training"] if several else [])]
         rows = [[*first, *heads.values()], ["---:", *[":---"] * (len(first) - 1), *["---:"] * len(heads)]]
         for place, line in enumerate(self.lines.to_dict("records")):
+            if only is not None and place not in only:
+                continue
             mark = f" {MARK}" if line["origin"] else ""
             names = [f"{line['rank']}", code(line["method"]) + mark, *([code(line["training"])] if several else [])]
             cells = [self._cell(line, column, bold.get(column) == place) for column in heads]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kintsugi.bench.components import refuse_newer
-from kintsugi.bench.job import Done, Planned
+from kintsugi.bench.job import Done, Job, Planned
 from kintsugi.bench.made_with import FACT, made_with
 from kintsugi.bench.schema_sql import StoreError
 from kintsugi.bench.store import Store
@@ -181,7 +181,13 @@ class InProcess:
     """One trial after the other, here. Limits need a process of their own: see :mod:`kintsugi.bench.processes`.
 
     PyTorch computes on one thread meanwhile, as in worker processes: sums of several threads differ in their last bits.
+
+    Args:
+        perform: does a job; default: :func:`kintsugi.bench.work.perform`.
     """
+
+    def __init__(self, perform: Callable[[Job], Done] | None = None) -> None:
+        self._perform = perform
 
     def run(self, ledger: Ledger) -> None:
         import torch
@@ -194,8 +200,9 @@ class InProcess:
             torch.set_num_threads(threads)
 
     def _run(self, ledger: Ledger) -> None:
-        from kintsugi.bench.work import perform
+        from kintsugi.bench import work
 
+        perform = self._perform or work.perform
         while (planned := ledger.next("in process")) is not None:
             try:
                 done = perform(planned.job)

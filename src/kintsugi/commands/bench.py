@@ -120,6 +120,61 @@ def run(
     raise typer.Exit(1 if ledger.tally.failed else 0)
 
 
+@app.command()
+def pages(
+    methods: Annotated[
+        str,
+        typer.Option("--methods", "-m", help="Keys or globs over keys and leaves, with commas between; default: all."),
+    ] = "*",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store; made if there is none.")] = Path(
+        "runs/pages"
+    ),
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Parquet file of trainings: those in it are not run again, and all are written to it.",
+            show_default=False,
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Folder of the Markdown pages; default: OUT/pages.", show_default=False)
+    ] = None,
+    notes: Annotated[
+        Path | None, typer.Option(help="YAML of key -> what is said beside its figures.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("-w", "--workers", min=0, show_default=False, help="Local processes; default: one a core."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two seeds and 200 updates: minutes, and nothing to conclude from.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long; the same command goes on.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run those again that failed.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Judge methods where their premises hold, and write a measured page for each.
+
+    Each method is trained in the world of its premise at strengths 0, 0.5 and 1, in another world and on a real set, beside its
+    ablation, the plain host on all rows, late fusion and the plain scikit-learn baseline; the optimum stands beside every number.
+    What has a result is not run again; Ctrl-C loses nothing but what is running.
+
+    - `kintsugi bench pages --methods mmin --quick -o runs/`
+
+    - `kintsugi bench pages --methods "missing/*" --table pages.parquet --workers 2`
+    """
+    from kintsugi.commands.bench_pages import run_pages
+
+    failed = run_pages(
+        parts.plain_console(), methods, out, table, out / "pages" if write is None else write, notes, workers, quick, minutes,
+        dry_run, retry,
+    )  # fmt: skip
+    raise typer.Exit(1 if failed else 0)
+
+
 @app.command("list")
 def list_() -> None:
     """The suites that ship."""

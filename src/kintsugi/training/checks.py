@@ -143,11 +143,15 @@ def absent_in_use(pipeline: Pipeline) -> tuple[str, ...]:
     return pipeline.schema.names if privileged else ()
 
 
-def _check_auxiliary(pipeline: Pipeline, auxiliary: Data) -> None:
+def reads_auxiliary(pipeline: Pipeline) -> bool:
+    """Does a stage name the auxiliary table, or a component say that it reads it?"""
     named = (rows for _, stage in pipeline.stages() for rows in (stage.rows, stage.auxiliary) if rows is not None)
     read = any(table_and_rows(rows)[0] == "auxiliary" for rows in named)
-    read |= any(component.reads_auxiliary for _, component in pipeline.named_components())
-    if not read:
+    return read or any(component.reads_auxiliary for _, component in pipeline.named_components())
+
+
+def _check_auxiliary(pipeline: Pipeline, auxiliary: Data) -> None:
+    if not reads_auxiliary(pipeline):
         raise ConfigError(
             f"{title(pipeline)} reads no auxiliary table ({auxiliary.name} was given): none of its stages names one, and no "
             "component says reads_auxiliary; leave auxiliary out"

@@ -1,0 +1,202 @@
+"""What is run for the page of a method: which data, at which strengths, with which seeds, and beside what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kintsugi.bench.job import COMPLETE, Planned, Source
+from kintsugi.bench.pages.job import PLAIN, Judged
+from kintsugi.core.card import Card
+from kintsugi.core.catalogue import METHODS
+from kintsugi.core.errors import ConfigError
+
+FILE = Path(__file__).parent / "plan.yaml"
+STRENGTHS = (0.0, 0.5, 1.0)
+HOSTS = ("mean_fusion", "random_subsets")  # the plain host, on natural views and on random subsets
+BESIDE = (*HOSTS, "late_fusion")  # on every page, and the plain baseline
+
+
+@dataclass(frozen=True)
+class Place:
+    """Data on which a method is judged.
+
+    role: ``own``, ``other`` or ``real``.
+    key: of the data set; options: of a world, without strength and seed.
+    training, protocol: what is imperfect in training and at test; a world brings its own imperfection.
+    strengths: of a world; a real set has one, 1.
+    """
+
+    role: str
+    key: str
+    options: tuple[tuple[str, Any], ...] = ()
+    training: str = COMPLETE
+    protocol: str = "clean"
+    strengths: tuple[float, ...] = (1.0,)
+
+    @property
+    def title(self) -> str:
+        """``redundant``, or ``handwritten``."""
+        return str(dict(self.options).get("premise", self.key))
+
+    def source(self, strength: float, seed: int) -> Source:
+        """The rows of one seed: of a world the law too; a real set keeps its own."""
+        if self.key != "worlds":
+            options = {**dict(self.options), **({"seed": seed} if self.key in DRAWN else {})}
+            return Source(self.key, options, f"{self.key}, split {seed}" if self.key in DRAWN else self.key)
+        options = {**dict(self.options), "strength": strength, "seed": seed}
+        more = ", ".join(f"{name} {value}" for name, value in self.options if name != "premise")
+        return Source("worlds", options, f"{self.title}{more and f', {more}'}, strength {strength:g}, seed {seed}")
+
+
+DRAWN = ("diabetes",)  # real sets that are divided by a seed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """updates, rounds: of one training; longer: updates of the second one, None: none; own, other, again: numbers of seeds."""
+
+    updates: int
+    longer: int | None
+    rounds: int
+    lr: float
+    batch_size: int
+    own: int
+    other: int
+    again: int
+
+    def trainer(self, updates: int) -> dict[str, Any]:
+        """Settings of the trainer."""
+        return {"updates": updates, "epochs": self.rounds, "lr": self.lr, "batch_size": self.batch_size}
+
+
+@cache
+def _plan() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def budget(quick: bool = False) -> Budget:
+    """That of all pages; ``quick``: of a look within minutes, from which nothing can be concluded."""
+    said = _plan()
+    size = {**said["budget"], "seeds": said["seeds"], **(said["quick"] if quick else {})}
+    seeds = size["seeds"]
+    return Budget(
+        size["updates"], size["longer"], size["rounds"], size["lr"], size["batch_size"], seeds["own"], seeds["other"],
+        seeds["longer"],
+    )  # fmt: skip
+
+
+def task_of(card: Card) -> str:
+    """The task of a method's page: classification where it solves that."""
+    return "classification" if "classification" in card.tasks else "regression"
+
+
+def places(key: str) -> tuple[Place, ...]:
+    """The world of a method's premise, one other world, and one real set.
+
+    Raises:
+        UnknownName: no such method. ConfigError: it solves neither classification nor regression.
+    """
+    card = METHODS.card(key)
+    said = _plan()
+    own = said["methods"].get(key, {})
+    task = task_of(card)
+    if task not in card.tasks:
+        raise ConfigError(f"{key} solves {', '.join(card.tasks)}; pages are of classification and regression")
+    world = own.get("world") or (card.worlds[0] if card.worlds else "complementary")
+    other = own.get("other") or said["other"]["of complementary" if world == "complementary" else "usual"]
+    more = dict(own.get("options", {}))
+    if task != "classification":
+        more["task"] = task
+    if card.kinds and "vector" not in card.kinds:
+        more["kind"] = "series"
+    if card.modalities[1] is not None and card.modalities[1] < 3:
+        more["modalities"] = card.modalities[1]
+    missing = any(word.startswith("missing") for word in card.imperfection) or not card.imperfection
+    real = {"key": said["real"][task], **said["real"]["missing" if missing else "corrupted"], **own.get("real", {})}
+    return (
+        Place("own", "worlds", (("premise", world), *more.items()), strengths=STRENGTHS),
+        Place("other", "worlds", (("premise", other), *more.items())),
+        Place("real", real["key"], tuple(real.get("options", {}).items()), real["training"], real["protocol"]),
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of a page: where, at which strength, seed and budget, of whom, and the job that brings it.
+
+    without: as in :class:`~kintsugi.bench.pages.job.Judged`.
+    """
+
+    place: Place
+    strength: float
+    seed: int
+    updates: int
+    method: str
+    without: str | None
+    job: Judged
+
+
+def entries(key: str, size: Budget) -> Iterator[Entry]:
+    """Every number of a method's page.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    from kintsugi.core.methods import judged_ablations
+
+    mine: list[tuple[str, str | None]] = [(key, None), *((key, part) for part in judged_ablations(METHODS[key]))]
+    beside: list[tuple[str, str | None]] = [(name, None) for name in (*BESIDE, PLAIN)]
+    for place in places(key):
+        for strength in place.strengths:
+            for seed in range(size.own if place.role == "own" else size.other):
+                for method, without in dict.fromkeys(mine + beside):
+                    yield _entry(place, strength, seed, method, without, size, size.updates)
+        if place.role == "own" and size.longer is not None:
+            for seed in range(size.again):
+                for method, without in dict.fromkeys(mine + [(host, None) for host in HOSTS]):
+                    yield _entry(place, 1.0, seed, method, without, size, size.longer)
+
+
+def _entry(
+    place: Place, strength: float, seed: int, method: str, without: str | None, size: Budget, updates: int
+) -> Entry:
+    name = method if without is None else f"{method} without {without or 'its mechanism'}"
+    trainer = {} if method == PLAIN else size.trainer(updates)
+    job = Judged(
+        place.source(strength, seed), method, seed, place.training, place.protocol, name, {}, trainer, resamples=20,
+        without=without,
+    )  # fmt: skip
+    return Entry(place, strength, seed, updates, method, without, job)
+
+
+def jobs_of(keys: Sequence[str], quick: bool = False) -> list[Judged]:
+    """Every training that the pages of these methods need, each once, in an order in which data are made once.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    size = budget(quick)
+    found = {_identity(entry.job): entry.job for key in keys for entry in entries(key, size)}
+    return sorted(found.values(), key=_order)
+
+
+def _identity(job: Judged) -> tuple[Any, ...]:
+    return job.source.name, job.method, job.without, job.seed, job.training, job.protocol, job.trainer.get("updates")
+
+
+def _order(job: Judged) -> tuple[Any, ...]:
+    """Data set after data set; what all pages share before what one has."""
+    updates = job.trainer.get("updates", 0)
+    return job.source.name, job.training, job.method not in (*BESIDE, PLAIN), job.method, job.without or "", updates
+
+
+def planned(jobs: Sequence[Judged]) -> list[Planned]:
+    """The jobs with the trials that they are."""
+    return [Planned(job, job.trial()) for job in jobs]
