@@ -19,6 +19,7 @@ class Data(ABC):
 
     index: int64 ``[N]``: position of each row in its source; present: bool ``[N, M]`` as a method gets it;
     target ``[N, ...]`` or None; target_present: bool ``[N]``.
+    trusted: bool ``[N]``: rows whose label is known to be right; None: nothing says, so each is trusted that has a label.
     """
 
     schema: Schema
@@ -27,6 +28,7 @@ class Data(ABC):
     present: Tensor
     target: Tensor | None
     target_present: Tensor
+    trusted: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -70,8 +72,11 @@ class Data(ABC):
                 keep = self.present.all(1)
             case "incomplete":
                 keep = here & ~self.present.all(1)
-            case "labelled" | "trusted":  # nothing here says which labels to trust: the labelled ones
+            case "labelled":
                 keep = here & self.target_present
+            case "trusted":
+                labelled = here & self.target_present
+                keep = labelled if self.trusted is None else labelled & self.trusted
             case "unlabelled":
                 keep = here & ~self.target_present
             case _ if rows.startswith("has:"):

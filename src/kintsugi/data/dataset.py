@@ -39,6 +39,7 @@ class Source(ABC):
     target: Tensor | None
     target_present: Tensor
     groups: Tensor | None = None
+    trusted: Tensor | None = None
     split: Mapping[str, Tensor] | None = None
     problems: Problems | None = None
     reading: Mapping[str, Any] | None = None
@@ -112,7 +113,7 @@ class TensorSource(Source):
         return cls(source.schema, concatenate(parts), source.name)._like(source)
 
     def _like(self, source: Source) -> Self:
-        self.groups, self.split = source.groups, source.split
+        self.groups, self.trusted, self.split = source.groups, source.trusted, source.split
         self.problems, self.reading = source.problems, source.reading
         self._fingerprint, self._inputs_fingerprint = source.fingerprint, source.inputs_fingerprint
         self._units = {name: source.units(name) for name in source.schema.names}
@@ -139,6 +140,7 @@ class TensorSource(Source):
             parts |= {"present": rows.present}
             parts |= {f"mask {name}": rows.mask.get(name) for name in self.schema.names}
             parts |= {"target": rows.target, "target_present": rows.target_present, "weight": rows.weight}
+            parts |= {"trusted": self.trusted}
             tensors = {name: tensor for name, tensor in parts.items() if tensor is not None}
             digest = hashlib.sha256(repr(self.schema.meaning()).encode())
             for tensor in tensors.values():
@@ -157,7 +159,7 @@ class TensorSource(Source):
             and all(tuple(tensors[f"input {m.name}"].shape[1:]) == tuple(m.shape) for m in self.schema.modalities)
             and "target" in tensors
             and tensors["target"].dtype == (torch.int64 if self.schema.task.exclusive else torch.float32)
-            and not any(name.startswith("mask ") or name == "weight" for name in tensors)
+            and not any(name.startswith("mask ") or name in ("weight", "trusted") for name in tensors)
         )
 
     @property
@@ -344,6 +346,10 @@ class Dataset(Data):
         for hiding in self._hidden:
             there = there if hiding.gaps.labels is None else there & hiding.gaps.labels
         return there
+
+    @property
+    def trusted(self) -> Tensor | None:  # type: ignore[override]
+        return None if self.source.trusted is None else self.source.trusted[self.index]
 
     @property
     def groups(self) -> Tensor | None:
