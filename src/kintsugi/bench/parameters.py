@@ -44,7 +44,7 @@ def resolved_trainer(job: Job) -> dict[str, Any]:
     return {
         f.name: _plain(f.name, _like(usual[f.name].default, getattr(trainer, f.name)))
         for f in fields(Trainer)
-        if f.name not in OWN
+        if f.name not in OWN and not (f.name == "updates" and trainer.updates is None)  # trials of before have none
     }
 
 

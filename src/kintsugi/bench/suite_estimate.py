@@ -51,8 +51,10 @@ def _guess(job: Job) -> float:
     from kintsugi.training.trainer import Trainer
 
     train, _, test = rows_of(job.source)
-    epochs = int(job.trainer.get("epochs", Trainer.epochs))
+    rows = len(train) * int(job.trainer.get("epochs", Trainer.epochs))
+    if updates := job.trainer.get("updates"):
+        rows = int(updates) * int(job.trainer.get("batch_size", Trainer.batch_size))
     row = sum(SECONDS_A_ROW_EPOCH.get(m.kind, SECONDS_A_ROW_EPOCH_ELSE) for m in train.schema.modalities)
-    training = len(train) * epochs * row * FACTOR[card(job.method).cost]
+    training = rows * row * FACTOR[card(job.method).cost]
     answers = len(test) * len(get_protocol(job.protocol, test)) * SECONDS_A_ROW_CONDITION
     return SECONDS_A_TRIAL + training + answers + SECONDS_OF_COSTS * job.costs

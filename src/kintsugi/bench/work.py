@@ -68,7 +68,7 @@ def estimator_of(job: Job) -> Classifier | Regressor:
     from kintsugi.estimator import estimator_for
 
     face = estimator_for(rows_of(job.source)[0].schema.task)
-    own = {"epochs", "lr", "batch_size", "patience", "select", "device"}
+    own = {"epochs", "updates", "lr", "batch_size", "patience", "select", "device"}
     trainer = trainer_spelling(job.trainer)
     return face(
         job.method, params=params_spelling(job.method, job.params), seed=job.seed, progress=False,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from kintsugi.core.errors import UnknownName
+from kintsugi.data.cells import Reader
 from kintsugi.data.dataset import Dataset
 from kintsugi.data.datasets import DATASETS
 from kintsugi.data.readers import audio, image, text, vector
@@ -38,23 +41,33 @@ def avdigits() -> Dataset:
 
 
 @DATASETS.register("handwritten")
-def handwritten() -> Dataset:
+def handwritten(views: Sequence[str] | None = None) -> Dataset:
     """UCI Multiple Features: 2,000 handwritten numerals in six views, fixed split 1,200 / 200 / 600.
 
     Modalities: ``fac`` (216 profile correlations), ``fou`` (76 Fourier coefficients), ``kar`` (64 Karhunen-Loève
     coefficients), ``mor`` (6 morphological features), ``zer`` (47 Zernike moments), all vectors, standardised by the
     training rows; ``image`` ``[1, 16, 15]``, counts 0 to 6 divided by 6. Target: the digit. R. P. W. Duin, UCI Machine
     Learning Repository, 1998, doi 10.24432/C5HC70, CC BY 4.0.
+
+    Args:
+        views: names of those that are read; None: all.
+
+    Raises:
+        UnknownName: no such view.
     """
     import pandas as pd
 
     frame = pd.read_parquet(FILES / "handwritten.parquet")
     pictures = [np.asarray(cell, dtype=np.float32).reshape(16, 15) / 6 for cell in frame["image"]]
     frame["image"] = pd.Series(pictures, dtype=object)
-    views = {name: vector(name, standardise=True) for name in ("fac", "fou", "kar", "mor", "zer")}
+    known = {name: vector(name, standardise=True) for name in ("fac", "fou", "kar", "mor", "zer")}
+    every: dict[str, Reader] = {**known, "image": image("image", size=(16, 15), channels=1)}
+    for name in views or ():
+        if name not in every:
+            raise UnknownName("view of handwritten", name, every)
     return Table.from_pandas(
         frame,
-        modalities={**views, "image": image("image", size=(16, 15), channels=1)},
+        modalities={name: reader for name, reader in every.items() if views is None or name in views},
         target="digit",
         task="classification",
         split="split",

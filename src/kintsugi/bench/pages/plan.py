@@ -120,6 +120,8 @@ def places(key: str) -> tuple[Place, ...]:
         more["modalities"] = card.modalities[1]
     missing = any(word.startswith("missing") for word in card.imperfection) or not card.imperfection
     real = {"key": said["real"][task], **said["real"]["missing" if missing else "corrupted"], **own.get("real", {})}
+    if "modalities" in more and real["key"] in said["few"]:
+        real.setdefault("options", said["few"][real["key"]])
     return (
         Place("own", "worlds", (("premise", world), *more.items()), strengths=STRENGTHS),
         Place("other", "worlds", (("premise", other), *more.items())),

@@ -29,7 +29,8 @@ WORLDS: Mapping[str, World] = MappingProxyType(
         )
     }
 )  # fmt: skip
-COUNTS = (3, 4)  # of modalities and of classes
+MOST = 4  # modalities and classes
+FEWEST_CLASSES = 3
 FEWEST_ROWS = (100, 20, 20)  # of training, validation and test
 
 
@@ -70,7 +71,8 @@ def worlds(
         seed: of the law, the rows and all.
         task: "classification", or "regression" in all worlds but noisy_labels.
         kind: "vector", of 5 or 12 numbers a modality; "series", ``[8, 3]``, the same codewords as slow waves over time.
-        modalities: 3 or 4; None: what the world has, 3, in hidden_noise 4.
+        modalities: 3 or 4, and 2 in worlds that do without a third; None: what the world has, 3, in hidden_noise 4. Margins of
+            the oracles are tested with that alone.
         classes: 3 or 4; None: what the world has, 4.
         rows: of training, validation and test; None: 600, 500 and 2,000.
         labels: (redundant) share of labelled training rows; None: 0.05. 1.0 is the control.
@@ -140,9 +142,9 @@ def _asked(
         "modalities": world.modalities if modalities is None else modalities,
         "classes": world.classes if classes is None else classes,
     }
-    for name, count in counts.items():
-        if count not in COUNTS:
-            raise ConfigError(f"{name} must be 3 or 4, not {count}")
+    for name, least in (("modalities", world.fewest), ("classes", FEWEST_CLASSES)):
+        if counts[name] not in range(least, MOST + 1):
+            raise ConfigError(f"{name} of world {world.premise!r} must be {least} to {MOST}, not {counts[name]}")
     sizes = world.rows if rows is None else tuple(rows) if isinstance(rows, Sequence) else ()
     if len(sizes) != 3 or any(size < least for size, least in zip(sizes, FEWEST_ROWS, strict=True)):
         raise ConfigError(

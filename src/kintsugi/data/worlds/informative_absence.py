@@ -51,6 +51,7 @@ def _judge(made: Made) -> tuple[float, float]:
 
 INFORMATIVE_ABSENCE = World(
     premise="informative_absence",
+    fewest=3,
     title="What is missing tells of the label",
     what="Each class has its own modalities that are mostly there, in training, validation and test rows alike. Which "
     "are absent is evidence as good as a modality. Any learner that is trained on the holes as they are uses some "

@@ -135,6 +135,7 @@ def _judge_hidden(made: Made) -> tuple[float, float]:
 
 HIDDEN_NOISE = World(
     premise="hidden_noise",
+    fewest=3,
     title="Noise that only disagreement shows",
     what="A corrupted modality shows a row that might have been: the same distribution, another state. Nothing in it "
     "is unusual. But all modalities of a row are of one kind out of twelve, which has nothing to do with the "

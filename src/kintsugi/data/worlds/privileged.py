@@ -47,6 +47,7 @@ def _judge_privileged(made: Made) -> tuple[float, float]:
 
 PRIVILEGED = World(
     premise="privileged",
+    fewest=3,
     title="A clean modality in training only, beside noisy labels",
     what="Training labels are right in 60 %; m3 shows the right class in training rows and is absent in validation and "
     "test, whose labels are right. The others show one of many states, so that the mistakes of the few rows of a "

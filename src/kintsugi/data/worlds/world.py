@@ -121,7 +121,8 @@ class World:
     premise: the name, of :data:`kintsugi.core.card.WORLDS`; title: in a few words; what: what makes it a world of this premise.
     made: how its rows are made; control: beside what a gain has to be seen; rules: what the two oracles do.
     draw: makes the rows. judge: scores of the oracle without and with the premise.
-    modalities, classes, rows: what it has unless asked otherwise; own: its own options and their defaults.
+    modalities, classes, rows: what it has unless asked otherwise; fewest: modalities that it can be asked for.
+    own: its own options and their defaults.
     tasks: that it can be asked for. margin: with the premise the oracle is ahead at strength 1; a control has none.
     relies: the oracle with the premise takes it for granted, and so falls behind where it does not hold.
     """
@@ -135,6 +136,7 @@ class World:
     draw: Callable[[Ask], Made]
     judge: Callable[[Made], tuple[float, float]]
     modalities: int = 3
+    fewest: int = 2
     classes: int = 4
     rows: tuple[int, int, int] = (600, 500, 2000)
     own: Mapping[str, Any] = field(default_factory=dict)
