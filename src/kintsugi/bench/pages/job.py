@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import json
+import textwrap
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -49,7 +53,7 @@ class Judged(Job):
         else:
             decided |= {"trainer": _trainer(self.trainer)}
             if self.without is not None:
-                decided["without"] = self.without
+                decided |= {"without": self.without, "ablation": _ablation(self.method, self.without)}
             table = self.source.key != "worlds"
             versions = trial_versions(self.method, {}, schema, training, protocol, [metric], True, table)
         return Trial(
@@ -83,6 +87,19 @@ def _fingerprint(source: Source) -> str:
     if source.key != "worlds":
         return whole(source).fingerprint
     return canonical({**source.options, "version": WORLDS_VERSION}, "options")
+
+
+def _ablation(method: str, part: str) -> Any:
+    """What an ablation is, since it has no version: its arguments, or 16 digits of its class without words for people."""
+    cls = METHODS[method]
+    found = cls.ablations[part] if part else cls.ablation
+    if isinstance(found, dict):
+        return json.loads(canonical(found, "ablation"))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(found)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
 def _trainer(given: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kintsugi.core.errors import ConfigError
 FILE = Path(__file__).parent / "plan.yaml"
 STRENGTHS = (0.0, 0.5, 1.0)
 HOSTS = ("mean_fusion", "random_subsets")  # the plain host, on natural views and on random subsets
+FIRST_SEEDS = 5
 BESIDE = (*HOSTS, "late_fusion")  # on every page, and the plain baseline
 
 
@@ -179,24 +180,49 @@ def _entry(
 
 
 def jobs_of(keys: Sequence[str], quick: bool = False) -> list[Judged]:
-    """Every training that the pages of these methods need, each once, in an order in which data are made once.
+    """Every training that the pages of these methods need, each once, what a verdict needs first.
 
     Raises:
         UnknownName: no such method.
     """
     size = budget(quick)
-    found = {_identity(entry.job): entry.job for key in keys for entry in entries(key, size)}
-    return sorted(found.values(), key=_order)
+    found: dict[tuple[Any, ...], tuple[int, Judged]] = {}
+    for key in keys:
+        for entry in entries(key, size):
+            before = found.get(_identity(entry.job))
+            found[_identity(entry.job)] = (min(_turn(entry), before[0] if before else LAST), entry.job)
+    return [job for _, job in sorted(found.values(), key=_order)]
+
+
+LAST = 4
+
+
+def _turn(entry: Entry) -> int:
+    """What a verdict needs comes first, so that a run that was stopped says something of every method."""
+    if entry.place.role != "own" or entry.strength == 0.5:
+        return 3
+    if entry.updates > budget().updates:
+        return 2
+    return 0 if entry.strength == 1 and entry.seed < FIRST_SEEDS else 1
 
 
 def _identity(job: Judged) -> tuple[Any, ...]:
     return job.source.name, job.method, job.without, job.seed, job.training, job.protocol, job.trainer.get("updates")
 
 
-def _order(job: Judged) -> tuple[Any, ...]:
-    """Data set after data set; what all pages share before what one has."""
+def _order(turn_and_job: tuple[int, Judged]) -> tuple[Any, ...]:
+    """Turn after turn, within it data set after data set."""
+    turn, job = turn_and_job
     updates = job.trainer.get("updates", 0)
-    return job.source.name, job.training, job.method not in (*BESIDE, PLAIN), job.method, job.without or "", updates
+    return (
+        turn,
+        job.source.name,
+        job.training,
+        job.method not in (*BESIDE, PLAIN),
+        job.method,
+        job.without or "",
+        updates,
+    )
 
 
 def planned(jobs: Sequence[Judged]) -> list[Planned]:
