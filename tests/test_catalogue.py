@@ -351,7 +351,7 @@ def _packages() -> list[tuple[str, ...]]:
     [
         "import kintsugi as kg; kg.methods.list(); kg.methods.card('mmin')",
         "import kintsugi as kg; kg.methods.citation('mmin')",
-        "from kintsugi.commands.method_list import method_tree; method_tree('missing/*', None)",
+        "from kintsugi.commands.method_list import method_tree; method_tree('missing/*', None, 'redundant')",
     ],
 )
 def test_listing_imports_neither_torch_nor_pandas_nor_a_method(statement: str) -> None:

@@ -679,11 +679,22 @@ def test_methods_are_shown_as_a_tree_and_one_as_its_card() -> None:
     assert " mmin  " in missing
     assert " mean_fusion  " not in missing
     assert " mmin  " in Told("methods", "missing/*", "--task", "regression").out
+    redundant = Told("methods", "--premise", "redundant", "--task", "regression").out
+    assert " mmin  " in redundant
+    assert " midl  " not in redundant, "which solves no regression"
+    assert " kd_mm  " not in redundant
+    assert " midl  " in Told("methods", "--premise", "redundant").out
+    assert "unknown premise 'redundnt'; did you mean 'redundant'?" in refused("methods", "--premise", "redundnt")
+    assert "no card of these methods names the premise 'neighbours'; it is named by m3care" in refused(
+        "methods", "general", "--premise", "neighbours"
+    )
+    assert "unknown method or leaf 'mmni'" in refused("methods", "mmni", "--premise", "redundant")
     told = " ".join(Told("methods", "mmin").out.split())
     card: Card = METHODS["mmin"].card
     for words in (
         f"{card.name} (mmin)",
         card.premise,
+        ", ".join(card.worlds),
         card.claims[0],
         card.leaf,
         "blocks=5",

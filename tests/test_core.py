@@ -411,6 +411,13 @@ def test_methods_are_listed_by_key_leaf_and_task() -> None:
     assert list_methods("mmi*") == ["mmin"]
     assert list_methods("missing/generative/mmin") == ["mmin"]
     assert list_methods(task="no such task") == []
+    assert "m3care" in list_methods(premise="neighbours")
+    assert "mmin" not in list_methods(premise="neighbours")
+    both = list_methods("missing/*", "regression", "redundant")
+    assert both == [key for key in list_methods("missing/*", "regression") if "redundant" in card(key).worlds]
+    assert "mmin" in both
+    with pytest.raises(UnknownName, match="unknown premise 'neighbors'; did you mean 'neighbours'"):
+        list_methods(premise="neighbors")
     assert card("mmin").name == "MMIN"
 
 

@@ -194,8 +194,10 @@ def test_every_setting_of_the_trainer_stands_in_the_trial() -> None:
     trainer = Classifier("mean_fusion")._trainer()
     assert stored == {
         name: getattr(trainer, name) for name in inspect.signature(Trainer).parameters
-        if name not in ("seed", "checkpoint", "progress")
+        if name not in ("seed", "checkpoint", "progress", "updates")
     }  # fmt: skip
+    with_updates = replace(JOBS["plain"], trainer={"updates": 7}).trial().parameters["trainer"]
+    assert with_updates == {**stored, "updates": 7}, "and updates only where they are the budget, so that trials of before stand"
 
 
 def test_the_mask_of_a_file_counts_by_its_content(tmp_path: Path) -> None:

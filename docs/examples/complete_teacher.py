@@ -43,6 +43,7 @@ from kintsugi.losses.distil import soft_targets
         ),
         claims=("the student's second loss is its distance to the teacher's answer on the whole row",),
         premise="modalities are absent in use that most training rows have",
+        worlds=("redundant",),
         confidence="high",
         cite="kd_mm",
     )

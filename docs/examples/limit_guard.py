@@ -39,6 +39,7 @@ KINDS = ("vector", "image", "series")  # kinds of data in which every number may
         ),
         claims=("values far above clean ones are answered as if the modality were absent",),
         premise="in use a sensor saturates far above anything that it showed in training, and the others can stand in",
+        worlds=("visible_noise_at_test",),
         confidence="high",
         cite="mean_fusion",
         modalities=(1, None),

@@ -39,6 +39,7 @@ from kintsugi.losses.distance import mse
         simplified=("inputs of variable length, and words, are left absent",),
         claims=("a hidden input is nearer to what is filled in than to the mean of the training rows",),
         premise="modalities predict each other, and the model cannot stand holes",
+        worlds=("redundant",),
         confidence="high",
         cite="mean_fusion",
     )

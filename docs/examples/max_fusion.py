@@ -34,6 +34,7 @@ from kintsugi.core import (
         ),
         claims=("with one modality present the fused vector is that modality's own, negative numbers too",),
         premise="each modality shows some sign of the target strongly, and which one it is differs from row to row",
+        worlds=("complementary",),
         confidence="high",
         cite="mean_fusion",
         modalities=(1, None),

@@ -171,7 +171,11 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Argument of the method, NAME=VALUE; may be repeated.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows; with --updates rounds.", min=1)] = 20,
+    updates: Annotated[
+        int | None,
+        typer.Option(help="Steps of the optimiser, as the budget in place of epochs.", min=1, show_default=False),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     patience: Annotated[
@@ -220,7 +224,7 @@ def train(
     if mechanism is not None:
         rows, held = rows.with_missing(mechanism, seed=seed), held.with_missing(mechanism, seed=seed + 1)
     model = estimator_for(rows.schema.task)(
-        method, params=settings, epochs=epochs, lr=lr, batch_size=batch_size, patience=patience,
+        method, params=settings, epochs=epochs, updates=updates, lr=lr, batch_size=batch_size, patience=patience,
         select=metric or True, seed=seed, device=_device(device), checkpoint=out / "checkpoint",
     )  # fmt: skip
     _show_columns(rows)
@@ -438,6 +442,10 @@ app.command()(golden)
 def methods(
     pattern: Annotated[str, typer.Argument(help="A key (shows its card), or a glob over keys and leaves.")] = "*",
     task: Annotated[str | None, typer.Option(help="Only methods that solve this task.")] = None,
+    premise: Annotated[
+        str | None,
+        typer.Option(help="Only methods that rest on this premise: redundant, neighbours, … (see their cards)."),
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """The taxonomy as a tree; with a single key, the card of that method.
@@ -447,6 +455,8 @@ def methods(
     - `kintsugi methods`
 
     - `kintsugi methods 'missing/*' --task regression`
+
+    - `kintsugi methods --premise redundant`
 
     - `kintsugi methods mmin`
     """
@@ -461,7 +471,7 @@ def methods(
     else:
         from kintsugi.commands.method_list import method_tree
 
-        method_tree(pattern, task)
+        method_tree(pattern, task, premise)
 
 
 @app.command()

@@ -53,7 +53,7 @@ class _Estimator:
         params: arguments of the method; further keywords are taken as such too, a clash raises.
         modalities, target, task: how to read data frames and records, as in :class:`kintsugi.Table`; a table brings its own.
             Without ``task`` a classifier takes one target for classes and several for labels.
-        epochs, lr, batch_size, patience, select, device, checkpoint, progress: see :class:`kintsugi.Trainer`.
+        epochs, updates, lr, batch_size, patience, select, device, checkpoint, progress: see :class:`kintsugi.Trainer`.
         trainer: further arguments of the trainer.
         seed: of the initial weights, the order of rows, views, and the validation split where none is given.
         encoders: modules of your own, by modality.
@@ -80,6 +80,7 @@ class _Estimator:
         target: str | Sequence[str] | None = None,
         task: str | Task | None = None,
         epochs: int = 20,
+        updates: int | None = None,
         lr: float = 1e-3,
         batch_size: int = 64,
         patience: int | None = None,
@@ -94,7 +95,8 @@ class _Estimator:
         **hyper: Any,
     ) -> None:
         self.method, self.params, self.modalities, self.target, self.task = method, params, modalities, target, task
-        self.epochs, self.lr, self.batch_size, self.patience, self.seed = epochs, lr, batch_size, patience, seed
+        self.epochs, self.updates, self.lr, self.batch_size = epochs, updates, lr, batch_size
+        self.patience, self.seed = patience, seed
         self.device, self.checkpoint, self.progress, self.trainer = device, checkpoint, progress, trainer
         self.encoders, self.class_weight, self.select, self.hyper = encoders, class_weight, select, hyper
 
@@ -295,9 +297,9 @@ class _Estimator:
 
     def _trainer(self) -> Trainer:
         own: dict[str, Any] = {
-            "epochs": self.epochs, "lr": self.lr, "batch_size": self.batch_size, "patience": self.patience,
-            "seed": self.seed, "device": self.device, "checkpoint": self.checkpoint, "progress": self.progress,
-            "select": self.select,
+            "epochs": self.epochs, "updates": self.updates, "lr": self.lr, "batch_size": self.batch_size,
+            "patience": self.patience, "seed": self.seed, "device": self.device, "checkpoint": self.checkpoint,
+            "progress": self.progress, "select": self.select,
         }  # fmt: skip
         more = _mapping(self.trainer, "trainer")
         if self.select is True and "select" in more:  # where it was said before it had a keyword of its own

@@ -43,6 +43,7 @@ def method_card(console: Console, key: str) -> None:
         "leaf": card.leaf,
         "version": str(card.version),
         "helps where": card.premise,
+        "premise": ", ".join(card.worlds) or "none: a plain host",
         "faithful": "\n".join(f"· {x}" for x in card.faithful),
         "simplified": "\n".join(f"· {x}" for x in card.simplified) or "nothing",
         "confidence": card.confidence,

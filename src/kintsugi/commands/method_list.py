@@ -9,17 +9,21 @@ import typer
 from kintsugi.core.card import Card
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.citations import citation
-from kintsugi.core.errors import KintsugiError, UnknownName
+from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
 
 
-def method_tree(pattern: str, task: str | None) -> None:
+def method_tree(pattern: str, task: str | None, premise: str | None = None) -> None:
     """Print the methods that match, by their place in the taxonomy, and what could not be read.
 
     Raises:
-        UnknownName: no method or leaf of that name, or no such task. ConfigError: the file of that method cannot be used.
+        UnknownName: no method or leaf of that name, or no such task or premise.
+        ConfigError: the file of that method cannot be used, or there are methods of that name, but none with that premise.
     """
-    keys = METHODS.names(pattern, task)
+    keys = METHODS.names(pattern, task, premise)
     if not keys:
+        if premise is not None and METHODS.names(pattern, task):
+            named = ", ".join(METHODS.names(premise=premise)) or "no method yet"
+            raise ConfigError(f"no card of these methods names the premise {premise!r}; it is named by {named}")
         if task is not None and not METHODS.names("*", task):
             raise UnknownName("task", task, {task for key in METHODS for task in METHODS.card(key).tasks})
         with suppress(UnknownName):

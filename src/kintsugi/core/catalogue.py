@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from kintsugi.core.card import Card
+from kintsugi.core.card import WORLDS, Card
 from kintsugi.core.card_text import CardText, cards_of, fault, read_cards, source_of
 from kintsugi.core.errors import ConfigError, KintsugiError, UnknownName
 
@@ -168,13 +168,22 @@ class Catalogue(Mapping[str, type[Any]]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def names(self, pattern: str = "*", task: str | None = None) -> list[str]:
-        """Keys whose key or leaf (``missing/*``) matches the glob, and that solve the task."""
+    def names(self, pattern: str = "*", task: str | None = None, premise: str | None = None) -> list[str]:
+        """Keys whose key or leaf (``missing/*``) matches the glob, that solve the task, and whose card names the premise.
+
+        Args:
+            pattern: glob over keys, leaves and both. task: key. premise: one of :data:`~kintsugi.core.card.WORLDS`.
+
+        Raises:
+            UnknownName: there is no such premise.
+        """
+        if premise is not None and premise not in WORLDS:
+            raise UnknownName("premise", premise, WORLDS)
         cards = [self.card(key) for key in self]
         return [
             c.key for c in cards
             if any(fnmatchcase(name, pattern) for name in (c.key, c.leaf, f"{c.leaf}/{c.key}"))
-            and (task is None or task in c.tasks)
+            and (task is None or task in c.tasks) and (premise is None or premise in c.worlds)
         ]  # fmt: skip
 
     def of_module(self, module: str) -> list[str]:

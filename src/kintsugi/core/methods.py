@@ -40,8 +40,8 @@ F = TypeVar("F", bound="Callable[[Fixture], Claims | None]")
 
 # What Classifier and Regressor take themselves: a method's argument of such a name could never be given.
 ESTIMATORS_OWN = frozenset({
-    "method", "params", "modalities", "target", "task", "epochs", "lr", "batch_size", "patience", "select", "seed",
-    "device", "checkpoint", "progress", "trainer", "encoders", "class_weight",
+    "method", "params", "modalities", "target", "task", "epochs", "updates", "lr", "batch_size", "patience", "select",
+    "seed", "device", "checkpoint", "progress", "trainer", "encoders", "class_weight",
 })  # fmt: skip
 
 # Shared by several methods: teachers, students, fall-backs, watchers. Saved models know them as ``component:<name>``.

@@ -27,7 +27,7 @@ class View(Protocol):
 class Stage:
     """One phase of training.
 
-    fraction: of the component's budget of epochs, normalised within the component.
+    fraction: of the component's budget, of epochs or updates, normalised within the component.
     trainable: glob patterns of the component's parameter names that move; a pattern that matches nothing is an error.
     view: ``natural`` (all that is observed), ``subsets`` (any non-empty part of it), ``proper`` (likewise, never all
     of it where there are two), or a :class:`View`; what it drops stays in ``truth``.
@@ -69,8 +69,13 @@ def table_and_rows(rows: str) -> tuple[str, str]:
 
 @dataclass
 class Clock:
-    """Where training stands; after fit and load it reads the last stage. ``progress`` runs from 0 to 1 in a stage."""
+    """Where training stands; after fit and load it reads the last stage.
+
+    epoch: counts epochs of the stage, or rounds, where the budget is said in updates. progress: runs from 0 to 1 in a stage.
+    passes: over the rows of the stage, that were begun before; the same as ``epoch`` where epochs count.
+    """
 
     stage: str = ""
     epoch: int = 0
     progress: float = 0.0
+    passes: int = 0

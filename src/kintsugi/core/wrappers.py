@@ -24,7 +24,11 @@ Inner = Callable[[Batch], Step]
 class Runner(Protocol):
     """What a strategy may ask of the trainer."""
 
-    def run(self, pipeline: Pipeline, stage: Stage, data: Splits, epochs: int | None = None) -> None: ...
+    def run(
+        self, pipeline: Pipeline, stage: Stage, data: Splits, epochs: int | None = None, updates: int | None = None
+    ) -> None:
+        """One stage of the model: its fraction of the budget, or so many epochs or updates."""
+        ...
 
     def run_all(self, pipeline: Pipeline, data: Splits) -> None: ...
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kintsugi.core.errors import ConfigError
 
@@ -33,12 +34,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor, prefix: Prefix | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, prefix: Prefix | None = None, attend: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """x ``[B, T, D]`` finite everywhere, mask bool ``[B, T]`` -> ``[B, T, D]``.
 
         prefix: keys and values ``[B, P, D]`` each, put before the projected ones and always visible: prefix tuning
         (Li and Liang, ACL 2021), in the form of Lee et al., "Multimodal prompting with missing modalities for visual
         recognition", CVPR 2023.
+        attend: bool ``[T, T]`` or ``[B, T, T]``: which tokens (columns) each token (row) may look at, where they are visible;
+        a token that may look at nothing looks at everything, and its output means nothing.
         """
         query, key, value = self.qkv(x).chunk(3, -1)
         if prefix is not None:
@@ -49,7 +54,12 @@ class Attention(nn.Module):
             mask = mask | ~mask.any(1, keepdim=True)
         # spelled out: the fused kernels have no second derivative, which meta-learning and gradient penalties need
         scores = self._split(query) @ self._split(key).transpose(2, 3) * (x.shape[2] // self.heads) ** -0.5
-        weights = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
+        visible = mask[:, None, None]
+        if attend is not None:
+            attend = functional.pad(attend, (key.shape[1] - x.shape[1], 0), value=True)  # a prefix is seen by all
+            visible = visible & (attend if attend.ndim == 2 else attend[:, None])
+            visible = visible | ~visible.any(-1, keepdim=True)
+        weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
         out: Tensor = self.out((weights @ self._split(value)).transpose(1, 2).flatten(2))
         return out
 
@@ -73,11 +83,13 @@ class Block(nn.Module):
         self.attention = Attention(dim, heads)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
-    def forward(self, x: Tensor, mask: Tensor, prefix: Prefix | None = None) -> Tensor:
-        """x ``[B, T, D]``, mask bool ``[B, T]`` -> ``[B, T, D]``, zero where masked; prefix: see :class:`Attention`."""
+    def forward(
+        self, x: Tensor, mask: Tensor, prefix: Prefix | None = None, attend: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        """x ``[B, T, D]``, mask bool ``[B, T]`` -> the same, zero where masked; prefix, attend: see :class:`Attention`."""
         visible = mask[..., None]
         x = torch.where(visible, x, 0)  # a weight of zero does not stop NaN
-        x = x + self.attention(self.norm1(x), mask, prefix)
+        x = x + self.attention(self.norm1(x), mask, prefix, attend)
         x = x + self.mlp(self.norm2(x))
         return torch.where(visible, x, 0)
 

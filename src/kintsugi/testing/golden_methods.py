@@ -40,6 +40,7 @@ SHORT: Mapping[str, Any] = MappingProxyType(
 # Values besides the usual one of arguments that are text or may be None; numbers of every method have one of each.
 OTHER_ARGUMENTS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
     {
+        "admn": ({"budget": 5},),
         "centaur": (
             {"damage": "bursts"},
             {"damage": "noise"},
@@ -52,11 +53,18 @@ OTHER_ARGUMENTS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
                 "corruption": "correlated(feature_noise(m0, 3), feature_dropout(m1, 3, fill=zero), share=0.5, coupling=0.5)"
             },
         ),
+        "discom": ({"robust": 1.0}, {"search": "fast"}),
         "early_fusion": ({"fill": "mean"}, {"fill": "zero"}),
         "kd_mm": ({"weights": (0.6, 0.3, 0.1)},),
         "late_fusion": ({"merge": "mean"},),
         "m3care": ({"form": "sum"},),
+        "mctn": ({"source": "m1"},),
         "missing_aware_prompts": ({"inject": "attention"},),
+        "optimus": ({"adjust": "m2"}, {"candidates": ("chained", "knn2")}),
+        "sha_spec": ({"general": "first"}, {"general": "zero"}),
+        "tip": ({"table": "m1"},),
+        "transmodality": ({"anchor": "m1"}, {"decoder_query": "target"}),
+        "vqa_cycle": ({"question": "m0"}, {"gate": "cosine"}, {"gate": "none"}),
     }
 )
 

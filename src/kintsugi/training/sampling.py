@@ -1,9 +1,9 @@
-"""Which rows come when: seeded by (seed, run, epoch), so that a run can be taken up at any epoch."""
+"""Which rows come when: seeded by (seed, run, pass), so that a run can be taken up at any epoch; and how a budget is cut."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -23,3 +23,17 @@ def endless(rows: Tensor, sizes: Iterable[int], source: Generator) -> Iterator[T
             pool = torch.cat([pool, rows[torch.randperm(len(rows), generator=source)]])
         yield pool[:size]
         pool = pool[size:]
+
+
+def cut(total: int, shares: Sequence[float]) -> list[int]:
+    """Where pieces of a whole end: nearest to these shares of it, each piece 1 at least, the last at the end.
+
+    Args:
+        total: of the whole; at least as many as there are pieces.
+        shares: at which each piece ends, rising to 1.
+    """
+    ends: list[int] = []
+    for place, share in enumerate(shares):
+        left = len(shares) - 1 - place  # pieces that come after it
+        ends.append(min(max(round(total * share), ends[-1] + 1 if ends else 1), total - left))
+    return ends

@@ -28,7 +28,7 @@ from kintsugi.training.checks import moving, rows_of_stage
 from kintsugi.training.choosing import doubt, metric_name, scored_rows
 from kintsugi.training.devices import Devices
 from kintsugi.training.progress import Progress
-from kintsugi.training.sampling import endless, generator
+from kintsugi.training.sampling import cut, endless, generator
 from kintsugi.training.views import get_view
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ LEAST_LOSS = 0.1  # a start below counts as this: a loss that starts at nothing,
 class Losses:
     """What an observer of training sees of each batch, before anything moves.
 
-    stage: whose batch it is; run: the number of this stage in the fit, those of teachers too; losses: by name, with their
-    graph; moving: the parameters that the stage moves.
+    stage: whose batch it is; run: the number of this stage in the fit, those of teachers too; epoch: or round, of a budget
+    of updates; losses: by name, with their graph; moving: the parameters that the stage moves.
     """
 
     stage: Stage
@@ -93,23 +93,25 @@ class StageRun:
         pipeline: which is trained; path: of the component whose stage it is, restore or model.
         stage: which rows, parameters, views.
         data: the tables.
-        epochs: how many.
+        epochs: how many passes over the rows; with ``updates``: into how many rounds these are cut.
         select: keep the epoch with the best validation score.
+        updates: steps of the optimiser, however many passes that are; None: ``epochs`` passes.
     """
 
     def __init__(
         self, trainer: Trainer, fit: FitState, pipeline: Pipeline, path: str, stage: Stage, data: Splits, epochs: int,
-        select: bool,
+        select: bool, updates: int | None = None,
     ) -> None:  # fmt: skip
         self.trainer, self.fit, self.at = trainer, fit, fit.at
         self.pipeline, self.path, self.stage, self.data = pipeline, path, stage, data
-        self.epochs, self.select = epochs, select
+        self.epochs, self.select, self.updates = epochs, select, updates
         self.number = fit.runs
         fit.runs += 1
         fit.latest = self
         self.best: dict[str, Tensor] | None = None  # weights and buffers of the best epoch
         self.metric: str | None = None  # by which it is chosen, where that is not the task's first
         self.first_loss: float | None = None
+        self.now: _Pass | None = None  # that batches are taken from
         self.watch = DrawWatch(self.at.device)
 
     def run(self) -> None:
@@ -149,6 +151,7 @@ class StageRun:
             _LossesOf(pipeline, self.path), self.moving, self.trainer.make_optimizer
         )
         self.steps = max(1, count(self.rows, self.trainer.batch_size, self.source) // self.at.world)
+        self.ends = self._round_ends()
         self.place = saved.Position(fit.key, self.number, 0)
         if fit.resume is not None and self.number == fit.resume.position.run:
             self.place = fit.resume.position
@@ -157,8 +160,11 @@ class StageRun:
             fit.resume = None
         if self.select and isinstance(self.trainer.select, str):
             self.metric = metric_name(pipeline, self.data.val, self.trainer.select, quiet=self.at.rank != 0)
-        fit.bar.expect(self.epochs * self.steps, self.stage.name)
-        for epoch in range(self.place.epoch, self.epochs):
+        many = self.trainer.accumulate
+        sizes = [end - start for start, end in zip([0, *self.ends], self.ends, strict=False)]
+        self.done = sum(-(-size // many) for size in sizes[: self.place.epoch])  # updates
+        fit.bar.expect(self.ends[-1], self.stage.name)
+        for epoch in range(self.place.epoch, len(self.ends)):
             patience = self.trainer.patience
             if self.select and patience is not None and self.place.waited >= patience:
                 break
@@ -179,10 +185,21 @@ class StageRun:
         for _, component in self.pipeline.named_components():
             component.clock.progress = 1.0
 
+    def _round_ends(self) -> list[int]:
+        """How many batches each epoch ends at, counted from the start of the stage.
+
+        Of a budget of updates, round r of R ends at the share (r / R)² of it: what learns fast is looked at early.
+        """
+        if self.updates is None:
+            return [self.steps * (epoch + 1) for epoch in range(self.epochs)]
+        rounds = min(self.epochs, self.updates)
+        ends = cut(self.updates, [((each + 1) / rounds) ** 2 for each in range(rounds)])
+        return [end * self.trainer.accumulate for end in ends]
+
     def _epoch(self, epoch: int) -> dict[str, Any]:
-        """Every batch once; the mean of each loss."""
-        pipeline = self.pipeline
-        self._tick(epoch, epoch / self.epochs)
+        """Every batch once, or those of a round; the mean of each loss."""
+        pipeline, first, last = self.pipeline, self.ends[epoch - 1] if epoch else 0, self.ends[epoch]
+        self._tick(epoch, first, epoch / self.epochs)
         with torch.no_grad():
             for _, component in pipeline.named_components():
                 component.on_epoch(self.data)
@@ -190,43 +207,41 @@ class StageRun:
         pipeline.train()
         _calm(pipeline)
         sums: dict[str, float] = {}
-        for i, batch in enumerate(self._batches(epoch)):
-            self._tick(epoch, (epoch + i / self.steps) / self.epochs)
+        what = "epoch" if self.updates is None else "round"
+        for i, batch in enumerate(self._between(first, last)):
+            self._tick(epoch, first + i, (epoch + i / self.steps) / self.epochs)
             self._check_draws(epoch, put_back=False)  # rows of a user's own may draw
             losses = self.module(batch)
             self._update(losses, batch, epoch, i)
             self.watch.begin()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss.detach())
-            self.fit.bar.advance(f"epoch {epoch + 1}/{self.epochs}")
+            self.fit.bar.advance(f"{what} {epoch + 1}/{len(self.ends)}")
         self.watch.end(put_back=False)
         self.at.gather(pipeline)
-        self._check_growth(sum(sums.values()) / self.steps, epoch)
-        record: dict[str, Any] = {"stage": self.stage.name, "run": self.number, "epoch": epoch}
-        return record | {f"loss/{name}": total / self.steps for name, total in sums.items()}
+        self._check_growth(sum(sums.values()) / (last - first), epoch)
+        record: dict[str, Any] = {"stage": self.stage.name, "run": self.number, "epoch": epoch, "updates": self.done}
+        return record | {f"loss/{name}": total / (last - first) for name, total in sums.items()}
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        """In the order of this epoch, on the device, with their views taken and their auxiliary batches beside them."""
-        seed, rank, size = self.trainer.seed, self.at.rank, self.trainer.batch_size
-        draw = generator(seed, self.number, epoch, "view", rank)
-        view = get_view(self.stage.view)
-        chunks = self.at.share(order(self.rows, size, generator(seed, self.number, epoch, "rows"), self.source))
-        pairs = zip(batches(self.source, chunks), self._auxiliary(chunks, epoch), strict=False)
-        for batch, auxiliary in pairs:
-            batch = batch.to(self.at.device) if self.at.moves else batch
-            keep = view(batch, draw)
-            if keep is not batch.present:
-                batch = batch.view(keep)
-            if auxiliary is not None:
-                batch = replace(batch, auxiliary=auxiliary.to(self.at.device))
-            yield batch
+    def _between(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches from one to before another, counted from the start of the stage: one pass after the other."""
+        while first < last:
+            number, within = divmod(first, self.steps)
+            if self.now is None or self.now.number != number:
+                self.now = _Pass(self, number)
+                for _ in self.now.take(0, within):  # after an interruption in its middle: what these draw comes before
+                    pass
+            end = min(self.steps, within + last - first)
+            yield from self.now.take(within, end)
+            first += end - within
 
-    def _auxiliary(self, chunks: list[Tensor], epoch: int) -> Iterator[Batch | None]:
+    def auxiliary(self, chunks: list[Tensor], number: int) -> Iterator[Batch | None]:
+        """The auxiliary batch beside each batch of a pass."""
         if self.stage.auxiliary is None:
             return repeat(None)
         source, rows = rows_of_stage(self.data, self.stage.auxiliary, self.stage, self.pipeline)
         # "side" is part of the seed of results that exist
-        draw = generator(self.trainer.seed, self.number, epoch, "side", self.at.rank)
+        draw = generator(self.trainer.seed, self.number, number, "side", self.at.rank)
         return map(source.batch, endless(rows, map(len, chunks), draw))
 
     def _update(self, losses: dict[str, Tensor], batch: Batch, epoch: int, i: int) -> None:
@@ -244,19 +259,22 @@ class StageRun:
         if self.first_loss is None:
             self.first_loss = float(total.detach())
         self.watch.begin()
-        many = self.trainer.accumulate
-        group = min(many, self.steps - i // many * many)
+        many, first = self.trainer.accumulate, self.ends[epoch - 1] if epoch else 0
+        size = self.ends[epoch] - first
+        group = min(many, size - i // many * many)
         self.at.backward(total / group)
-        if i + 1 != self.steps and (i + 1) % many:
+        if i + 1 != size and (i + 1) % many:
             self._check_draws(epoch, put_back=True)
             return
         if self.trainer.clip:
             self.at.clip(self.module, self.wrapped, self.moving, self.trainer.clip)
-        rate = self.trainer.rate((epoch * self.steps + i) / (self.epochs * self.steps))
+        at, of = (first + i, self.ends[-1]) if self.updates is None else ((first + i) // many, self.updates)
+        rate = self.trainer.rate(at / of)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         self.wrapped.step()
         self.wrapped.zero_grad()
+        self.done += 1
         self._check_draws(epoch, put_back=True)
         for _, component in self.pipeline.named_components():
             component.on_update()
@@ -325,9 +343,37 @@ class StageRun:
             if self.at.rank == 0:
                 saved.write_checkpoint(self.fit.folder, self.place, self.fit.touched, state, self.best)
 
-    def _tick(self, epoch: int, progress: float) -> None:
+    def _tick(self, epoch: int, batch: int, progress: float) -> None:
+        """Before this batch of the stage; ``progress`` where epochs are passes."""
+        if self.updates is not None:
+            progress = batch // self.trainer.accumulate / self.updates
         for _, component in self.pipeline.named_components():
-            component.clock.epoch, component.clock.progress = epoch, progress
+            clock = component.clock
+            clock.epoch, clock.passes, clock.progress = epoch, batch // self.steps, progress
+
+
+class _Pass:
+    """All rows of a stage once, in batches: in the order of this pass, on the device, with their views taken and their
+    auxiliary batches beside them."""
+
+    def __init__(self, of: StageRun, number: int) -> None:
+        seed, rank, size = of.trainer.seed, of.at.rank, of.trainer.batch_size
+        self.of, self.number = of, number
+        self.draw = generator(seed, of.number, number, "view", rank)
+        self.chunks = of.at.share(order(of.rows, size, generator(seed, of.number, number, "rows"), of.source))
+        self.auxiliary = of.auxiliary(self.chunks, number)
+
+    def take(self, first: int, last: int) -> Iterator[Batch]:
+        """Its batches from one to before another; each has to be taken once, since the next ones draw after it."""
+        of, view = self.of, get_view(self.of.stage.view)
+        for batch, auxiliary in zip(batches(of.source, self.chunks[first:last]), self.auxiliary, strict=False):
+            batch = batch.to(of.at.device) if of.at.moves else batch
+            keep = view(batch, self.draw)
+            if keep is not batch.present:
+                batch = batch.view(keep)
+            if auxiliary is not None:
+                batch = replace(batch, auxiliary=auxiliary.to(of.at.device))
+            yield batch
 
 
 def _put_back(pipeline: Pipeline, best: dict[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -30,6 +31,7 @@ from kintsugi.training.components import names_in, versions_of
 from kintsugi.training.devices import Devices
 from kintsugi.training.devices import check as check_devices
 from kintsugi.training.progress import Progress
+from kintsugi.training.sampling import cut
 from kintsugi.training.stage_run import FitState, Observer, StageRun, settle
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -41,7 +43,8 @@ class Trainer:
     """Trains pipelines. One device in float32 is plain torch; Lightning Fabric is imported when more is asked for.
 
     Args:
-        epochs: the budget of each part; its stages share it.
+        epochs: the budget of each component; its stages share it by their ``fraction``. An epoch is a pass over the rows of
+            the stage.
         lr, weight_decay: of the optimiser; biases and gains do not decay.
         optimizer: adamw, adam or sgd (momentum 0.9). schedule: cosine to zero within each stage, or constant.
         clip: largest norm of the gradient; 0: none. accumulate: batches to a step.
@@ -54,9 +57,14 @@ class Trainer:
             state, and of the weights between steps; within a step and between epochs weights are whole in each. It is
             tested with processes on CPUs only; on a GPU it was not run. "ddp_find_unused_parameters_true", "auto".
         seed: of the order of rows, views and all noise in training.
-        patience: epochs without a better validation score after which the last stage ends.
+        patience: epochs (or rounds) without a better validation score after which the last stage ends.
         select: keep the epoch with the best validation score, by the task's first metric, or by that of this name, such as
             ``auroc``; False: the last one, and nothing is validated.
+        updates: the budget of each component as steps of the optimiser, which its stages that descend share exactly; rows are
+            repeated as needed, in new orders. ``epochs`` is then the number of rounds that each stage is cut into (one of
+            fewer updates has as many rounds as updates), short ones first: round r of R ends at the share (r / R)² of the
+            updates. The last stage is validated after each round; ``patience`` and ``epoch`` in the history count rounds.
+            None: ``epochs`` is the budget.
         checkpoint: a folder that holds the state after each epoch; a fit that finds one there goes on from it.
         progress: a bar; None: on a terminal.
     """
@@ -77,6 +85,7 @@ class Trainer:
     seed: int = 0
     patience: int | None = None
     select: bool | str = True
+    updates: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
     progress: bool | None = None
 
@@ -84,6 +93,8 @@ class Trainer:
         for name in ("epochs", "batch_size", "accumulate", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.updates is not None and self.updates < 1:
+            raise ConfigError(f"updates must be at least 1, or None where epochs are the budget, not {self.updates}")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience must be at least 1, or None for no early end, not {self.patience}")
         if not isinstance(self.select, bool | str) or self.select == "":
@@ -121,6 +132,7 @@ class Trainer:
         """
         self._spared = None
         check(pipeline, data)
+        self._budgets(pipeline)
         if isinstance(self.select, str):
             named_metric(pipeline.schema.task, self.select)
         own = own_encoders(pipeline.own_encoders)  # for models that a component makes on the way
@@ -221,22 +233,65 @@ class Trainer:
         check_stages(pipeline, data)
         _set_prior(pipeline, data)
         pipeline.to(self._running.at.device)
-        stages = pipeline.stages()
+        stages, budgets = pipeline.stages(), self._budgets(pipeline)
         last = max((i for i, (path, stage) in enumerate(stages) if path == "model" and not stage.solve), default=-1)
         for i, (path, stage) in enumerate(stages):
             budget = sum(other.fraction for name, other in stages if name == path)
             epochs = max(1, round(self.epochs * stage.fraction / budget))
             select = bool(self.select) and i == last
-            StageRun(self, self._running, pipeline, path, stage, data, epochs, select).run()
+            if budgets[i] is not None:
+                epochs = self.epochs  # rounds
+            StageRun(self, self._running, pipeline, path, stage, data, epochs, select, budgets[i]).run()
 
-    def run(self, pipeline: Pipeline, stage: Stage, data: Splits, epochs: int | None = None) -> None:
-        """One stage of the model, by its fraction of the epochs or for so many, without choosing among them.
+    def _budgets(self, pipeline: Pipeline) -> list[int | None]:
+        """Updates of each stage, in the order of the pipeline's; None: its epochs count, or it does not descend.
+
+        Raises:
+            ConfigError: a component has more stages than updates.
+        """
+        stages = pipeline.stages()
+        budgets: list[int | None] = [None] * len(stages)
+        for path in {path for path, _ in stages} if self.updates is not None else ():
+            own = [i for i, (name, stage) in enumerate(stages) if name == path and not stage.solve]
+            if len(own) > self.updates:  # type: ignore[operator]
+                raise ConfigError(
+                    f"{title(pipeline)}: {self.updates} updates are too few for {len(own)} stages "
+                    f"({', '.join(stages[i][1].name for i in own)}); give at least {len(own)}"
+                )
+            parts = list(accumulate(stages[i][1].fraction for i in own))
+            ends = cut(self.updates, [part / parts[-1] for part in parts])  # type: ignore[arg-type]
+            for i, start, end in zip(own, [0, *ends], ends, strict=False):
+                budgets[i] = end - start
+        return budgets
+
+    def run(
+        self, pipeline: Pipeline, stage: Stage, data: Splits, epochs: int | None = None, updates: int | None = None
+    ) -> None:
+        """One stage of the model, without choosing among its epochs.
 
         Each call starts its optimiser and its schedule anew.
+
+        Args:
+            pipeline: of which the model's stage is run.
+            stage: which rows, parameters, views.
+            data: the tables.
+            epochs: passes over its rows; default: its fraction of the budget, of updates where that is said in updates.
+            updates: steps of the optimiser, in as many rounds as the trainer's ``epochs``.
+
+        Raises:
+            ConfigError: both are given, or less than one.
         """
+        if epochs is not None and updates is not None:
+            raise ConfigError(f"stage {stage.name!r}: epochs and updates are both given; give one")
+        if updates is not None and updates < 1:
+            raise ConfigError(f"stage {stage.name!r}: updates must be at least 1, not {updates}")
         pipeline.to(self._running.at.device)
+        if epochs is None and updates is None and self.updates is not None:
+            updates = max(1, round(self.updates * stage.fraction))
+        if updates is not None:
+            epochs = self.epochs  # rounds
         epochs = max(1, round(self.epochs * stage.fraction)) if epochs is None else epochs
-        StageRun(self, self._running, pipeline, "model", stage, data, epochs, select=False).run()
+        StageRun(self, self._running, pipeline, "model", stage, data, epochs, False, updates).run()
 
     @property
     def _running(self) -> FitState:
@@ -281,6 +336,8 @@ class Trainer:
             }
             components.append([path, _component_name(component), arguments, encoders])
         own = {f.name: getattr(self, f.name) for f in fields(Trainer) if f.name not in ("checkpoint", "progress")}
+        if self.updates is None:  # so that checkpoints of before updates could be said are gone on from
+            del own["updates"]
         task = pipeline.schema.task
         names = [*names_in(pipeline), f"task {task.key}", "training", "reading"]
         names += [f"metric {self.select}"] if isinstance(self.select, str) else []

@@ -100,14 +100,17 @@ class EarlyFusion(Model):
 
 @ablation_of(EarlyFusion)
 class Apart(EarlyFusion):
-    """Off: a trunk for each modality, their answers added: nothing is joint any more."""
+    """Off: a trunk for each modality, together of as many weights, and their answers added: nothing is joint any more."""
 
     def __init__(self, schema: Schema, hidden: int = 128, fill: str = "token", dropout: float = 0.1) -> None:
         super().__init__(schema, hidden, fill, dropout)
         sizes = [p.numel() for p in self.filler]
-        self.trunk = nn.ModuleList(
-            [nn.Sequential(nn.Linear(n, hidden), nn.GELU(), nn.Linear(hidden, hidden)) for n in sizes]
-        )  # type: ignore[assignment]
+        count, inputs = len(sizes), sum(sizes)
+        width = max(1, round(hidden * (inputs + hidden + 6 - 3 * count) / (inputs + (3 + hidden) * count)))
+        self.trunk = nn.ModuleList([nn.Sequential(
+            nn.Linear(n, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout),
+        ) for n in sizes])  # type: ignore[assignment]  # fmt: skip
 
     def encode(self, batch: Batch, encoders: Any = None) -> Features:
         pieces = self.joint(batch).split([p.numel() for p in self.filler], 1)

@@ -34,6 +34,7 @@ from kintsugi.layers.vote import vote
             "each modality that is present has an equal share, and no other has one",
         ),
         premise="each modality tells much of the target alone, nearly independently of the others given the target",
+        worlds=("complementary",),
         confidence="high",
         defaults_from="this library; the survey names the mergers without numbers",
         joint=False,

@@ -25,6 +25,7 @@ from kintsugi.core import (
             "each present modality has an equal share in the answer",
         ),
         premise="each present modality tells something of the target by itself",
+        worlds=(),
         confidence="high",
         modalities=(1, None),
         joint=False,

@@ -1,4 +1,4 @@
-"""Train on corrupted rows, anew in every epoch, so that what is learned holds for corrupted rows."""
+"""Train on corrupted rows, anew in every pass, so that what is learned holds for corrupted rows."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ NOISE = {
             "what is said in words is drawn at each level from the least to its own",
         ),
         premise="inputs in use are corrupted in ways that the training noise resembles",
+        worlds=("visible_noise_at_test",),
         confidence="high",
         defaults_from="the paper for the share of one half; severities: this library",
         modalities=(1, None),
@@ -60,7 +61,7 @@ class CorruptionAugmentation(Strategy):
     """Trains any model on rows of which some are damaged.
 
     The clean batch stays in ``truth``, for losses that restore, with the level of each slot as its ``severity``. Draws
-    belong to a row and an epoch, so a run that was interrupted goes on as it would have. An operator that fixes
+    belong to a row and a pass over the rows, so a run that was interrupted goes on as it would have. An operator that fixes
     something for the whole data set when it is planned, such as the partners of mismatched pairs, keeps it over the epochs.
 
     Args:
@@ -101,13 +102,13 @@ class CorruptionAugmentation(Strategy):
         self.__dict__["drawn"] = (None, None)
 
     def augment(self, batch: Batch) -> Batch:
-        """The batch as it is trained on in this epoch; the old one is its ``truth``."""
+        """The batch as it is trained on in this pass; the old one is its ``truth``."""
         planned = self.__dict__["planned"]
         if planned is None:
             raise ConfigError(
                 "corruption_augmentation: there is no plan; it is made by Trainer.fit, before the first stage"
             )
-        now = (self.clock.stage, self.clock.epoch)
+        now = (self.clock.stage, self.clock.passes)
         if self.__dict__["drawn"][0] != now:
             self.__dict__["drawn"] = (now, planned.reseeded(*now))
         after = self.distortion.apply(replace(batch, truth=None, severity=None), self.__dict__["drawn"][1])

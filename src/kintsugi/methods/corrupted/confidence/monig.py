@@ -40,6 +40,7 @@ from kintsugi.losses.evidential import nig_nll, nig_regulariser
             "with visible noise on a modality the answer is nearer to the target than that of a model trained with plain means",
         ),
         premise="modalities tell one number; how noisy each is differs by row, and shows in inputs, in training too",
+        worlds=("visible_noise", "redundant"),
         confidence="high",
         defaults_from="the paper and its released code",
         tasks=("regression",),

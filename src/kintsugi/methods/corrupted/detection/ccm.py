@@ -46,7 +46,8 @@ HIDDEN = 96  # of decoders and of the task's trunk
             "reliability is 1 for what is kept, 0 for what is rejected, and NaN where nothing is",
         ),
         premise="in use, not in training, a sensor is corrupted so that it looks unlike its own clean readings, "
-        "and the others tell the target too",
+        "which shows in it alone, without the others, and the others tell the target too",
+        worlds=("visible_noise_at_test", "redundant"),
         confidence="medium",
         defaults_from="this library; the paper's values are for its robot",
         cost="medium",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ from kintsugi.losses.distance import norm_gap
             "the penalty is the change of norm of all latents of a modality, summed over modalities",
         ),
         premise="rows alike in one modality are alike in others; labels miss some groups of them, else a learned map is as good",
+        worlds=("neighbours", "redundant"),
         confidence="high",
         defaults_from="the released notebook for ODIR; theta from that for OV, since small tables have few pairs above 0.88",
         reference=True,
@@ -60,13 +62,15 @@ class M3Care(Model):
         stored: at most so many training rows, evenly spread over the table, are kept for use.
     """
 
+    graph_of: ClassVar[type[NeighbourGraph]] = NeighbourGraph
+
     def __init__(
         self, schema: Schema, dim: int = 32, eps: float = 2.0, theta: float = 0.0, form: str = "product",
         reg_weight: float = 1e-7, dropout: float = 0.5, stored: int = 1024,
     ) -> None:  # fmt: skip
         super().__init__(schema, dim, fused=2 * dim)
         self.reg_weight, self.stored = reg_weight, stored
-        self.graph, self.bank = NeighbourGraph(len(schema), dim, eps, theta, form), NeighbourBank()
+        self.graph, self.bank = self.graph_of(len(schema), dim, eps, theta, form), NeighbourBank()
         self.kind = nn.Parameter(torch.randn(len(schema), dim) * 0.02)
         self.blocks = nn.ModuleList(Block(dim, heads) for heads in (heads_for(dim), 1))
         self.trunk = nn.Sequential(mlp([dim * len(schema), 2 * dim], last=True), nn.Dropout(dropout))
@@ -96,6 +100,20 @@ class M3Care(Model):
     def settle(self, data: Splits) -> None:
         rows = evenly_spread(data.train.positions("all"), self.stored)
         self.bank.remember(self.graph, self.encode_rows(data.train.subset(rows)))
+
+
+class Misled(NeighbourGraph):
+    """Each row takes from a sender by its likeness to the sender before: as much, from others than those alike."""
+
+    def likeness(self, latent: Tensor, present: Tensor, stored: Tensor, known: Tensor) -> Tensor:
+        return super().likeness(latent, present, stored.roll(1, 0), known.roll(1, 0))
+
+
+@ablation_of(M3Care, "likeness")
+class Unalike(M3Care):
+    """The same graph over rows that are not alike: borrowed latents are those of any row."""
+
+    graph_of = Misled
 
 
 @ablation_of(M3Care)
@@ -131,7 +149,8 @@ def claims(fixture: Fixture) -> Claims:
         model.eval().bank.remember(graph, with_latents(features, stored))
         return model.complete(features).pooled()
 
-    alike, gaps = graph.likeness(latent, keep, latent, keep) * (1 - torch.eye(28)), []
+    likeness = partial(NeighbourGraph.likeness, graph)
+    alike, gaps = likeness(latent, keep, latent, keep) * (1 - torch.eye(28)), []
     for share, z in ((1, model.train().complete(features).pooled()), (64 / 28, asked(latent))):
         for m, gate in enumerate(graph.gates):
             taken = nn.functional.normalize((share * alike + torch.eye(28)) * keep[:, m], p=1)
@@ -139,7 +158,7 @@ def claims(fixture: Fixture) -> Claims:
             gaps.append(difference(z[:, m], torch.where(keep[:, m, None], gate(borrowed, latent[:, m]), borrowed)))
     yield Claim(by_hand, max(gaps), at_most=1e-4)
     graph.theta.data.fill_(-3.0)  # so low that every row has neighbours
-    alike, before, still = graph.likeness(latent, keep, latent, keep) * keep[:, 0], asked(latent), 0
+    alike, before, still = likeness(latent, keep, latent, keep) * keep[:, 0], asked(latent), 0
     for row in (~keep[:, 0]).nonzero()[:, 0]:
         moved = latent.clone()
         moved[alike[row].argmax(), 0] += 1

@@ -37,6 +37,7 @@ from kintsugi.losses.information import kl_between, mutual_information
             "after a stream the answers to its rows depend less on which modality is shown",
         ),
         premise="modalities repeat each other in unequal strength, training rows were complete, and many rows in use are",
+        worlds=("redundant",),
         confidence="high",
         defaults_from="the release: weights 3 and 3, step 2.5e-4 / 64 * 8 * 2, momentum 0.9",
         tasks=("classification", "multilabel"),

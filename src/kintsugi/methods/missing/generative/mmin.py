@@ -47,6 +47,7 @@ from kintsugi.losses.distance import mse
         ),
         premise="modalities predict each other, complete rows are many and labels are few; some modalities are "
         "absent in use",
+        worlds=("redundant",),
         confidence="high",
         version=2,
         defaults_from="the released IEMOCAP configuration: 5 blocks, weights 4 and 2",
@@ -124,8 +125,8 @@ class MMIN(Model):
 class Unguided(MMIN):
     """Off: the same cascade with no target to imagine and no way back."""
 
-    def __init__(self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128) -> None:
-        super().__init__(schema, dim, blocks, hidden)
+    def __init__(self, schema: Schema, **hyper: Any) -> None:
+        super().__init__(schema, **hyper)  # no answer passes through what is frozen here, and no loss would reach it
         self.forward_imagination.transition.requires_grad_(False)
         self.backward_imagination.requires_grad_(False)
         self.forward_imagination.up[-1].requires_grad_(False)  # feeds the imagined embedding alone

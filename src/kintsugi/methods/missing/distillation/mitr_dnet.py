@@ -1,0 +1,330 @@
+"""Two passes of one network, over all steps and over what is left of them; the second learns to say what the first says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kintsugi.core import (
+    Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Model, Prediction, Schema, Step, Stream, ablation_of,
+    claims_of, difference, every_subset, register,
+)  # fmt: skip
+from kintsugi.core.kind import KINDS
+from kintsugi.layers.streams import Block
+from kintsugi.layers.temporal import BidirectionalTemporal, mean_over, reach
+
+EPSILON = 1e-6  # beside the number of lost values, in the authors' code
+
+
+@register(
+    Card(
+        key="mitr_dnet",
+        name="MITR-DNet",
+        leaf="missing/distillation",
+        imperfection=("missing at test", "missing in training"),
+        faithful=(
+            "two passes of one network, complete and with steps lost at one rate in every modality, both with the task's loss",
+            "gated dilated causal convolutions whose blocks both directions of time share; the levels are side by side",
+            "modalities are pulled to the joint representation of either pass, and to what they are in the complete one",
+            "attraction of the passes with a stopped gradient; reconstruction at lost steps alone",
+            "the first text enters fusion as an embedding added to the other modalities, which attend to each other",
+            "the complete pass is taught as well: it is not detached, as in the authors' code, unless detach_teacher",
+        ),
+        simplified=(
+            "encoders by kind stand for BERT and raw frames; a step is one token of theirs, and a vector a sequence of one step",
+            "width 32 for 100; LayerNorm for batch norm everywhere; attention of one head, for 10, where there is a single key",
+            "losses are drawn anew in each step, once in the release; the target of reconstruction is the complete pass's token, "
+            "and what is lost behind the last step seen counts as padding, since in use nobody knows the length",
+            "time is turned back in both places; the release turns channels; means leave padding out",
+            "any number of modalities, of which the first is added where none is text; where one is left, it attends to that",
+            "a row is never left with nothing; a modality that a row lacks has no part in the terms of that row",
+            "the task's loss for the mean absolute error; one learning rate",
+        ),
+        claims=(
+            "each modality is taught by the joint and by itself of the complete pass, and by the joint of its own pass",
+            "lost steps are rebuilt as the complete pass has them, and no others count",
+            "what one pass predicts is drawn to what the other is, which is not drawn",
+        ),
+        premise="modalities repeat each other in unequal strength, training rows are complete, and in use steps of all are lost",
+        worlds=("redundant",),
+        confidence="high",
+        defaults_from="the released code: rate 0.4, weights 1, 1 and 0.3, dropout 0.01 and 0.5",
+        cost="medium",
+    )
+)
+class MITRDNet(Model):
+    """Modality-invariant bidirectional temporal representations with distillation between two passes.
+
+    Args:
+        dim: width of tokens and representations, a multiple of 4.
+        rate: of the steps of each modality that the incomplete pass loses.
+        attract_weight, rebuild_weight, teach_weight: of the attraction, the reconstruction and the nine terms of distillation.
+        detach_teacher: the complete pass teaches and is not taught by the nine terms.
+        dropout: before the head; that of the convolutions is 0.01.
+
+    Raises:
+        ConfigError: a rate outside [0, 1], or a weight below 0.
+    """
+
+    training_only = ("project", "predictor", "rebuild")
+
+    def __init__(
+        self, schema: Schema, dim: int = 32, rate: float = 0.4, attract_weight: float = 1.0, rebuild_weight: float = 1.0,
+        teach_weight: float = 0.3, detach_teacher: bool = False, dropout: float = 0.5,
+    ) -> None:  # fmt: skip
+        if not 0 <= rate <= 1 or min(attract_weight, rebuild_weight, teach_weight) < 0:
+            raise ConfigError("mitr_dnet: rate must be within 0 and 1, and no weight below 0")
+        super().__init__(schema, dim)
+        self.rate, self.teach_weight, self.detach_teacher = rate, teach_weight, detach_teacher
+        self.attract_weight, self.rebuild_weight = attract_weight, rebuild_weight
+        count, kinds = len(schema), [m.kind for m in schema.modalities]
+        self.added = kinds.index("text") if "text" in kinds else 0
+        self.temporal = nn.ModuleList(BidirectionalTemporal(dim, dropout=0.01) for _ in range(count))
+        self.branches = nn.ModuleList(Branch(dim, max(1, count - 2)) for _ in range(count - 1))
+        self.trunk = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.project = nn.ModuleList(_projector(dim) for _ in range(count))
+        self.predictor = nn.ModuleList(_predictor(dim) for _ in range(count))
+        self.rebuild = nn.ModuleList(nn.Linear(dim, dim) for _ in range(count))
+        nn.ModuleList([self.project, self.predictor]).requires_grad_(attract_weight > 0)
+        self.rebuild.requires_grad_(rebuild_weight > 0)
+
+    def fuse(self, features: Features) -> Fused:
+        streams = list(features.streams.values())
+        steps = [reach(s.mask) for s in streams]
+        sequences = [
+            temporal(x.tokens, there) for temporal, x, there in zip(self.temporal, streams, steps, strict=True)
+        ]
+        alone = torch.stack([mean_over(z, there) for z, there in zip(sequences, steps, strict=True)], 1)
+        added = alone[:, self.added]
+        own = [x for i, x in enumerate(alone.unbind(1)) if i != self.added]
+        branches: list[Any] = list(self.branches)
+        read = torch.stack([branch.read(x, added) for branch, x in zip(branches, own, strict=True)], 1)
+        joint = torch.zeros_like(added)
+        for i, branch in enumerate(branches):
+            others = [x for j, x in enumerate(read.unbind(1)) if j != i] or [added]
+            joint = joint + branch(read[:, i], torch.stack(others, 1))
+        extras = {"alone": alone, "joint": joint, "sequences": sequences}
+        return Fused.vector(self.trunk(joint), extras=extras)
+
+    def head(self, fused: Fused, features: Features) -> Prediction:
+        return replace(super().head(fused, features), extras=fused.extras)
+
+    def lossy(self, batch: Batch, whole: Features) -> Batch:
+        """The batch with steps lost at the rate, each alone; of modalities without steps all of it. No row loses everything.
+
+        A step is a token of the complete pass ``whole``, for which several of the input may stand.
+        """
+        present, mask = batch.present.clone(), dict(batch.mask)
+        for m in self.schema.modalities:
+            column, tokens = batch.names.index(m.name), whole.streams[m.name].mask.shape[1]
+            keep = torch.rand(len(batch), tokens, device=batch.device) >= self.rate
+            if KINDS[m.kind].stepped:
+                steps = batch.inputs[m.name].shape[1]
+                keep = keep.repeat_interleave(-(-steps // tokens), 1)[:, :steps]
+                mask[m.name] = batch.mask.get(m.name, torch.ones_like(keep)) & keep & batch.present[:, column, None]
+                present[:, column] = mask[m.name].any(1)
+            else:
+                present[:, column] &= keep[:, 0]
+                if m.name in mask:
+                    mask[m.name] = mask[m.name] & present[:, column, None]
+        spared = ~self.columns(replace(batch, present=present)).any(1)
+        present = torch.where(spared[:, None], batch.present, present)
+        full = {name: batch.mask.get(name, torch.ones_like(steps)) for name, steps in mask.items()}
+        mask = {name: torch.where(spared[:, None], full[name], steps) for name, steps in mask.items()}
+        return replace(batch, present=present, mask=mask)
+
+    def step(self, batch: Batch) -> Step:
+        whole = self.encode(batch)
+        part = self.encode(self.lossy(batch, whole))
+        both, rows = self.predict(_stacked(part, whole)), len(batch)  # one call for both passes, since rows are apart
+        incomplete, here = both.map(lambda x: x[:rows]), whole.present
+        (alone, their), (joint, their_joint) = (both.extras[name].split(rows) for name in ("alone", "joint"))
+        losses = {
+            "task": self.task.loss(incomplete.output, batch),
+            "task/complete": self.task.loss(both.output[rows:], batch),
+        }
+        if self.attract_weight:
+            losses["attraction"] = self.attract_weight * self.attraction(alone, their, here)
+        if self.rebuild_weight:
+            losses["reconstruction"] = self.rebuild_weight * self.reconstruction(both.extras["sequences"], part, whole)
+        if self.teach_weight:
+            if self.detach_teacher:
+                their, their_joint = their.detach(), their_joint.detach()
+            losses["distillation"] = self.teach_weight * distillation(alone, joint, their, their_joint, here)
+        return Step(losses, incomplete)
+
+    def attraction(self, ours: Tensor, theirs: Tensor, here: Tensor) -> Tensor:
+        """Of what is said of modalities ``[B, M, D]`` in both passes; summed over modalities."""
+        total = ours.new_zeros(())
+        for i, (project, predictor) in enumerate(zip(self.project, self.predictor, strict=True)):
+            z, taught = project(ours[:, i]), project(theirs[:, i])
+            total = total + attraction(predictor(z), taught, predictor(taught), z, here[:, i])
+        return total
+
+    def reconstruction(self, sequences: list[Tensor], part: Features, whole: Features) -> Tensor:
+        """Of the tokens of the complete pass at steps that the incomplete one lost, up to the last that it has."""
+        total = sequences[0].new_zeros(())
+        pairs = zip(part.streams.values(), whole.streams.values(), strict=True)
+        for rebuild, z, (left, all_of_it) in zip(self.rebuild, sequences, pairs, strict=True):
+            lost = all_of_it.mask & ~left.mask & reach(left.mask)
+            total = total + reconstruction(rebuild(z[: len(lost)]), all_of_it.tokens.detach(), lost)
+        return total
+
+
+class Branch(nn.Module):
+    """One modality in the fusion, all over sequences of length 1: ``read`` with the added embedding, then with the others.
+
+    ``A = Enc(r + t) + r``; then ``MLP(A) + A + adapter(A) + adapter(attention from A to the others)``, where what leaves an
+    adapter starts at zero. A single other one is heard whole, so that query and key would have no part in it.
+    """
+
+    def __init__(self, dim: int, others: int) -> None:
+        super().__init__()
+        self.encoder, self.perceptron = Block(dim), _bottleneck(dim, dim // 2)
+        self.value = nn.Linear(dim, dim)
+        if others > 1:
+            self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.adapters = nn.ModuleList(_bottleneck(dim, dim // 2) for _ in range(2))
+        for adapter in self.adapters:
+            nn.init.zeros_(adapter[2].weight)  # type: ignore[index]
+            nn.init.zeros_(adapter[2].bias)  # type: ignore[index]
+
+    def read(self, own: Tensor, added: Tensor) -> Tensor:
+        """``[B, D]`` each -> A ``[B, D]``."""
+        there = torch.ones(len(own), 1, dtype=torch.bool, device=own.device)
+        out: Tensor = self.encoder((own + added)[:, None], there)[:, 0] + own
+        return out
+
+    def forward(self, x: Tensor, others: Tensor) -> Tensor:
+        """A ``[B, D]``, that of others ``[B, N, D]`` -> ``[B, D]``."""
+        heard = self.value(others)
+        if others.shape[1] > 1:
+            scores = (self.key(others) @ self.query(x)[..., None]) * x.shape[1] ** -0.5
+            heard = scores.softmax(1) * heard
+        own, across = self.adapters
+        out: Tensor = self.perceptron(x) + x + own(x) + across(heard.sum(1))
+        return out
+
+
+def _stacked(one: Features, other: Features) -> Features:
+    """The rows of the one, then those of the other."""
+    streams = {
+        name: Stream(torch.cat([a.tokens, b.tokens]), torch.cat([a.mask, b.mask]))
+        for (name, a), b in zip(one.streams.items(), other.streams.values(), strict=True)
+    }
+    return Features(streams, torch.cat([one.present, other.present]))
+
+
+def _projector(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim, elementwise_affine=False))
+
+
+def _predictor(dim: int) -> nn.Sequential:
+    hidden = dim // 2
+    return nn.Sequential(nn.Linear(dim, hidden, bias=False), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+
+def _bottleneck(dim: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+
+def attraction(p: Tensor, taught: Tensor, q: Tensor, z: Tensor, rows: Tensor) -> Tensor:
+    """``-(cos(p, taught) + cos(q, z)) / 2`` in the mean over rows (bool ``[B]``); taught and z are targets, without gradient.
+
+    p and z of the one pass, q and taught of the other, all ``[B, D]``. SimSiam (Chen and He, CVPR 2021), between two passes.
+    """
+    one = functional.cosine_similarity(p, taught.detach(), dim=1)
+    other = functional.cosine_similarity(q, z.detach(), dim=1)
+    return -0.5 * torch.where(rows, one + other, 0).sum() / rows.sum().clamp(min=1)
+
+
+def reconstruction(rebuilt: Tensor, target: Tensor, lost: Tensor) -> Tensor:
+    """SmoothL1 (beta 1) of ``[B, T, D]``, the mean over all values of lost steps (bool ``[B, T]``) and 1e-6."""
+    each = functional.smooth_l1_loss(rebuilt, target, reduction="none")
+    return torch.where(lost[..., None], each, 0).sum() / (lost.sum() * target.shape[2] + EPSILON)
+
+
+def distillation(ours: Tensor, joint: Tensor, theirs: Tensor, their_joint: Tensor, here: Tensor) -> Tensor:
+    """Three terms a modality, summed: modalities ``[B, M, D]`` and joint ``[B, D]`` of the incomplete and the complete pass.
+
+    ``mean |r - R'| + mean (r - r')^2 + mean (r - R)^2``, where r and R are ours; means over rows that have the modality (bool
+    ``[B, M]``) and over channels.
+    """
+    each = (ours - their_joint[:, None]).abs() + (ours - theirs).square() + (ours - joint[:, None]).square()
+    return (torch.where(here[..., None], each, 0).mean(2).sum(0) / here.sum(0).clamp(min=1)).sum()
+
+
+ablation_of(MITRDNet, "distillation", teach_weight=0.0)
+ablation_of(MITRDNet, "reconstruction", rebuild_weight=0.0)
+ablation_of(MITRDNet, "attraction", attract_weight=0.0)
+ablation_of(MITRDNet, teach_weight=0.0, rebuild_weight=0.0, attract_weight=0.0)
+
+
+@claims_of(MITRDNet)
+def claims(fixture: Fixture) -> Claims:
+    """Untrained, on series of which rows lack modalities, with gradients; the losses as loops over modalities and rows."""
+    taught, rebuilt, drawn = MITRDNet.card.claims
+    model: Any = fixture.world(kind="series").pipeline().model.double().eval()
+    batch = every_subset(
+        fixture.world(kind="series").batch(21).map(lambda x: x.double() if x.is_floating_point() else x)
+    )
+    whole = model.encode(batch)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(fixture.seed)
+        less = model.lossy(batch, whole)
+        torch.random.default_generator.manual_seed(fixture.seed)
+        losses = model.step(batch).losses
+    part = model.encode(less)
+    ours, theirs = (model.predict(features).extras for features in (part, whole))
+    nine, lost_values, seen_values = torch.zeros(()), list[Tensor](), 0
+    pull, none = torch.zeros(()), 0 * losses["task"]
+    for i, name in enumerate(batch.names):
+        here = batch.present[:, i]
+        r, other, joint, their = (
+            x[here] for x in (ours["alone"][:, i], theirs["alone"][:, i], ours["joint"], theirs["joint"])
+        )
+        nine = nine + (r - their).abs().mean() + functional.mse_loss(r, other) + functional.mse_loss(r, joint)
+        z, taught_z = model.project[i](r), model.project[i](other)
+        pair = ((model.predictor[i](z), taught_z.detach()), (model.predictor[i](taught_z), z.detach()))
+        pull = pull - sum((functional.normalize(p) * functional.normalize(t)).sum(1).mean() for p, t in pair) / 2
+        had, left, target = (f.streams[name] for f in (whole, part, whole))
+        guess, gaps = model.rebuild[i](ours["sequences"][i]), []
+        for row, (a, b) in enumerate(zip(had.mask.tolist(), left.mask.tolist(), strict=True)):
+            end = max((t for t, seen in enumerate(b) if seen), default=0)
+            gaps += [(row, t) for t in range(end + 1) if a[t] and not b[t]]
+            seen_values += sum(b[t] and not a[t] for t in range(len(a)))
+        rows, steps = torch.tensor(gaps).T
+        error = (guess[rows, steps] - target.tokens[rows, steps].detach()).abs()
+        lost_values.append(torch.where(error < 1, error.square() / 2, error - 0.5).sum() / (error.numel() + 1e-6))
+    rebuild = torch.stack(lost_values).sum()
+    for name, loss, expected in (
+        (taught, "distillation", 0.3 * nine), (rebuilt, "reconstruction", rebuild), (drawn, "attraction", pull),
+    ):  # fmt: skip
+        yield Claim(name, difference(losses.get(loss, none), expected, model), at_most=1e-8)
+    for name, loss, features in (("the incomplete", "task", part), ("the complete", "task/complete", whole)):
+        expected = model.task.loss(model.predict(features).output, batch)
+        yield Claim(f"{name} pass has the task's loss", difference(losses[loss], expected, model), at_most=1e-8)
+    yield Claim("nothing comes back that was not there", float(seen_values), at_most=0)
+    yield from _lost(fixture.world(kind="series"), fixture.world(rows=3000))
+
+
+def _lost(series: Fixture, vectors: Fixture) -> Claims:
+    """How much the incomplete pass loses."""
+    for world, rows, name in ((series, 80, "steps"), (vectors, 400, "modalities without steps")):
+        model: Any = world.pipeline().model.eval()
+        batch = world.batch(rows)
+        whole = model.encode(batch)
+        less = model.lossy(batch, whole)
+        part = model.encode(less)
+        had, left = (torch.cat([s.mask for s in f.streams.values()], 1).sum() for f in (whole, part))
+        share = 1 - float(left / had)
+        expected = 0.4 if name == "steps" else 0.4 - 0.4**3  # a row is not left with nothing
+        yield Claim(f"{name} are lost at the rate", abs(share - expected), at_most=0.06)
+        bare = (~less.present.any(1)).sum() + sum(
+            (less.mask[n].any(1) != less.present[:, i]).sum() for i, n in enumerate(less.mask)
+        )
+        yield Claim(f"no row is left with nothing, of {name}", float(bare), at_most=0)
