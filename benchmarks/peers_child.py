@@ -337,10 +337,10 @@ def prepare(job: dict[str, Any], rows: Rows) -> tuple[Callable[[], Answers], lis
         importlib.import_module("pypots.imputation")
         return (lambda: pots(rows, learner, seed, updates)), ["pypots", "torch"]
     if peer == "imml":
+        operators()  # its imputers import the rest of it too
         if learner in ("mofa", "jnmf", "dfmf"):
             importlib.import_module("imml.impute")
             return (lambda: transductive(rows, learner, seed)), ["imml"]
-        operators()
         importlib.import_module("lightning")
         importlib.import_module("imml.classify")
         return (lambda: networks(rows, learner, seed, updates)), ["imml", "lightning", "torch"]

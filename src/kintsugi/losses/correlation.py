@@ -40,36 +40,10 @@ def multiset_correlations(codes: Tensor, shrinkage: float = 0.2, rows: Tensor | 
     if len(codes) < 2:
         return (0 * codes).sum((0, 1)).double()
     within, between = covariances(codes)
-    inner = _whitened(between, _cholesky(within, shrinkage))
-    correlations: Tensor = torch.linalg.eigvalsh(inner)
-    return correlations
-
-
-@torch.no_grad()
-def inter_set_correlations(codes: Tensor, shrinkage: float = 0.2) -> Tensor:
-    """``(w' R_B w) / (w' R_W w)`` along the directions w of :func:`multiset_correlations`, float64 ``[D]``, without gradient.
-
-    The figure that the authors' code reports: directions of the shrunk problem, covariances as they are, so that it never
-    exceeds 1. codes: ``[B, N, D]``, B >= 2.
-    """
-    within, between = covariances(codes)
-    lower = _cholesky(within, shrinkage)
-    _, vectors = torch.linalg.eigh(_whitened(between, lower))
-    directions = torch.linalg.solve_triangular(lower.T, vectors, upper=True)
-    inner, outer = ((directions * (matrix @ directions)).sum(0) for matrix in (between, within))
-    return inner / outer
-
-
-def _cholesky(within: Tensor, shrinkage: float) -> Tensor:
-    """The lower factor of the shrunk covariance."""
-    scale = within.diagonal().mean()
     identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
-    factor: Tensor = torch.linalg.cholesky((1 - shrinkage) * within + (shrinkage * scale + LEAST) * identity)
-    return factor
-
-
-def _whitened(between: Tensor, lower: Tensor) -> Tensor:
-    """``C^-1 R_B C^-T``."""
+    ridge = shrinkage * within.diagonal().mean() + LEAST
+    lower = torch.linalg.cholesky((1 - shrinkage) * within + ridge * identity)
     half = torch.linalg.solve_triangular(lower, between, upper=False)
-    inner = torch.linalg.solve_triangular(lower, half.T, upper=False)
-    return (inner + inner.T) / 2
+    whitened = torch.linalg.solve_triangular(lower, half.T, upper=False)
+    correlations: Tensor = torch.linalg.eigvalsh((whitened + whitened.T) / 2)
+    return correlations

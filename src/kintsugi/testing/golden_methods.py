@@ -55,6 +55,7 @@ OTHER_ARGUMENTS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
         ),
         "discom": ({"robust": 1.0}, {"search": "fast"}),
         "early_fusion": ({"fill": "mean"}, {"fill": "zero"}),
+        "emmr": ({"selection": "uniform"},),
         "kd_mm": ({"weights": (0.6, 0.3, 0.1)},),
         "late_fusion": ({"merge": "mean"},),
         "m3care": ({"form": "sum"},),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, Fixture, Schema, Splits, Stage, Strategy, ablation_of, claims_of, register,
+    Batch, Card, Claim, Claims, Fixture, Schema, Splits, Stage, Strategy, ablation_of, claims_of, difference,
+    register,
 )  # fmt: skip
 
 
@@ -94,6 +95,15 @@ def claims(fixture: Fixture) -> Claims:
         table_moved += int((batch.target != clean.target).sum() + (truth.present != clean.present).sum())
     yield Claim("what a row lacks stays absent, and something is always left", wrong, at_most=0)
     yield Claim("labels are those of the row, and truth is the whole row", table_moved, at_most=0)
+    whole = fixture.batch(8, "val")
+    part = whole.only(fixture.schema.names[0])
+    full, answer = pipeline.eval()(whole), pipeline(part)
+    alone = pipeline.model.encode(whole).pooled()
+    for name, prediction, mean in (("whole", full, alone.mean(1)), ("partial", answer, alone[:, 0])):
+        away = difference(prediction.embedding, mean)
+        yield Claim(
+            f"a {name} row is answered from the plain mean of what it has: nothing is rescaled", away, at_most=1e-5
+        )
     yield Claim("a pass has every row once", int((~seen[:, train.present.any(1)]).sum()), at_most=0)
     yield Claim(RandomSubsets.card.claims[0], _unevenness(kept, train.present), at_most=0.06)
     several = train.present.sum(1) > 1

@@ -305,15 +305,17 @@ def _slope_gap(model: Any, batch: Batch) -> float:
 
 def _noise(model: Any, batch: Batch) -> Claims:
     """What the second stage is shown, and by what its level is taught."""
-    level, model.clock.stage, model.spread[:] = model.drawn(batch), "controller", torch.tensor([0.5, 1.0, 2.0])
-    seen: list[Batch] = []
+    model.clock.stage, model.spread[:], seen = "controller", torch.tensor([0.5, 1.0, 2.0]), list[Batch]()
 
     def encode(rows: Batch) -> Features:
         seen.append(rows)
         return Model.encode(model, rows)
 
-    model.__dict__ |= {"drawn": lambda _: level, "encode": encode}
-    step = model.eval().step(batch)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        level = model.drawn(batch)
+        model.__dict__ |= {"drawn": lambda _: level, "encode": encode}
+        step = model.eval().step(batch)
     size = torch.stack([(seen[0].inputs[m] - batch.inputs[m]).square().mean(1) for m in batch.names], 1)
     ratio = (size / (level * model.spread).square()).mean(0)
     yield Claim(

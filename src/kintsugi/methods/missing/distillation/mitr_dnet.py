@@ -245,7 +245,7 @@ def attraction(p: Tensor, taught: Tensor, q: Tensor, z: Tensor, rows: Tensor) ->
 def reconstruction(rebuilt: Tensor, target: Tensor, lost: Tensor) -> Tensor:
     """SmoothL1 (beta 1) of ``[B, T, D]``, the mean over all values of lost steps (bool ``[B, T]``) and 1e-6."""
     each = functional.smooth_l1_loss(rebuilt, target, reduction="none")
-    return torch.where(lost[..., None], each, 0).sum() / (lost.sum() * target.shape[2] + EPSILON)
+    return torch.where(lost[..., None], each, 0).sum() / (lost.sum().to(each.dtype) * target.shape[2] + EPSILON)
 
 
 def distillation(ours: Tensor, joint: Tensor, theirs: Tensor, their_joint: Tensor, here: Tensor) -> Tensor:
@@ -318,7 +318,9 @@ def _lost(series: Fixture, vectors: Fixture) -> Claims:
         model: Any = world.pipeline().model.eval()
         batch = world.batch(rows)
         whole = model.encode(batch)
-        less = model.lossy(batch, whole)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(world.seed)
+            less = model.lossy(batch, whole)
         part = model.encode(less)
         had, left = (torch.cat([s.mask for s in f.streams.values()], 1).sum() for f in (whole, part))
         share = 1 - float(left / had)

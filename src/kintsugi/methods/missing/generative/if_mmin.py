@@ -37,7 +37,7 @@ from kintsugi.losses.distance import cmd, mse
             "invariant features of what is seen become those that the frozen copy has of the complete row",
         ),
         simplified=(
-            "the discrepancy weighs 0.01: with 1, the paper's, embeddings of 32 numbers lose their invariant features to a "
+            "the discrepancy weighs 0.001: with 1, the paper's, embeddings of 32 numbers lose their invariant features to a "
             "constant within 200 updates, since the first stage's classifier needs only the specific ones",
             "encoders by kind of data stand for the paper's LSTM and TextCNN",
             "an absent modality is an embedding of zeros; the release encodes an input of zeros, another constant",
@@ -74,7 +74,7 @@ class IFMMIN(Model):
     training_only = ("warm_trunk", "warm_head", "transition")
 
     def __init__(
-        self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128, w_cmd: float = 0.01, w_imagine: float = 1.0,
+        self, schema: Schema, dim: int = 32, blocks: int = 5, hidden: int = 128, w_cmd: float = 0.001, w_imagine: float = 1.0,
         w_invariant: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__(schema, dim, fused=None)
@@ -209,7 +209,7 @@ def claims(fixture: Fixture) -> Claims:
     model.clock.stage = "shared"
     losses, x = type(model).step(model, whole).losses, model.encode(whole).pooled().unbind(1)
     y = [model.invariant(each) for each in x]
-    wanted = 0.01 / 3 * sum((_discrepancy(y[a], y[b]) for a, b in ((0, 1), (0, 2), (1, 2))), nothing)
+    wanted = 0.001 / 3 * sum((_discrepancy(y[a], y[b]) for a, b in ((0, 1), (0, 2), (1, 2))), nothing)
     yield Claim(draws, difference(losses.get("cmd", nothing), wanted, model), at_most=1e-9)
     warm = model.warm_trunk(torch.cat([*x, *y], 1))
     answer = model.warm_head.linear(warm)

@@ -213,7 +213,7 @@ class OfNobody(TransModality):
     """Translation off: the mean of the batch is written."""
 
     def told(self, stream: Stream) -> Stream:
-        mean = stream.tokens.detach().sum(0) / stream.mask.sum(0)[:, None].clamp(min=1)
+        mean = super().told(stream).tokens.sum(0) / stream.mask.sum(0)[:, None].clamp(min=1)
         return Stream(mean * stream.mask[..., None], stream.mask)
 
 

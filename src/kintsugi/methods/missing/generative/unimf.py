@@ -193,7 +193,7 @@ class WithoutTruth(UniMF):
     """Translation off: what is to be written, and what it is written after, is the batch's mean."""
 
     def told(self, stream: Stream) -> Stream:
-        mean = stream.tokens.detach().sum(0) / stream.mask.sum(0)[:, None].clamp(min=1)
+        mean = super().told(stream).tokens.sum(0) / stream.mask.sum(0)[:, None].clamp(min=1)
         return Stream(mean * stream.mask[..., None], stream.mask)
 
 

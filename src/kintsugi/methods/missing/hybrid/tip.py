@@ -21,7 +21,6 @@ from kintsugi.losses.contrastive import hard_negatives, info_nce, matching, simi
 from kintsugi.losses.masked import masked_cross_entropy, masked_mse
 
 
-
 @register(
     Card(
         key="tip",
@@ -41,6 +40,7 @@ from kintsugi.losses.masked import masked_cross_entropy, masked_mse
             "a row without the others, which the paper does not have, looks at nothing and is answered by two heads",
             "tables with holes are pretrained on too: only cells that were seen are drawn, masked and rebuilt",
             "LayerNorm in the projectors, whose BatchNorm would mix rows; drawn values are those of rows of the batch",
+            "queries of the look at the other modality have no bias either",
             "both halves of the training have one learning rate, and the best epoch of the second is kept",
         ),
         claims=(
@@ -51,7 +51,8 @@ from kintsugi.losses.masked import masked_cross_entropy, masked_mse
         "many, and cells are missing in training and in use",
         worlds=("redundant",),
         confidence="high",
-        defaults_from="the authors' code (siyi-wind/TIP): temperature and shares; width, depth, heads and MLP are scaled to 32, 2, 2 and 64",
+        defaults_from="the authors' code (siyi-wind/TIP): shares, temperature; width 512, depth 4, 8 heads and MLP ratio 4 "
+        "are scaled to 32, 2, 2 and 2",
         kinds=("tabular", "vector"),
         cost="medium",
     )
@@ -92,7 +93,10 @@ class TIP(Model):
             own = m.name == self.table
             self.encoders[m.name] = TableEncoder(m, dim, depth, attention_mask) if own else make_encoder(m, dim)
         self.context = nn.ModuleDict({m: nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim)) for m in self.others})
-        self.multimodal, self.norm = nn.ModuleList(CrossBlock(dim, _heads(dim)) for _ in range(depth)), nn.LayerNorm(dim)
+        self.multimodal, self.norm = (
+            nn.ModuleList(CrossBlock(dim, _heads(dim)) for _ in range(depth)),
+            nn.LayerNorm(dim),
+        )
         self.project_table, self.project_other = _projector(dim), _projector(dim)
         self.matched = nn.Linear(dim, 2)
         cells = self.cells
