@@ -10,7 +10,7 @@ Results go to ``--json`` as they come, and what stands there is not run again.
 - Worlds are taken as they are: holes are part of their premise. ``handwritten`` loses 30 % of the slots of training and
   validation rows, and 30 % or 50 % of the test rows', completely at random; its rows are always the same, seeds are of the holes.
 - Imputers come before a logistic regression whose C validation rows choose. Networks of iMML and methods of Kintsugi have 1,000
-  updates of 64 rows; validation rows choose among 12 rounds, and for iMML between its own learning rate and ours.
+  updates of 64 rows; validation rows choose among 12 rounds. Imputers of PyPOTS have as many updates, and their last weights.
 """
 
 from __future__ import annotations

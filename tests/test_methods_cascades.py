@@ -182,13 +182,13 @@ def test_the_two_divergences_have_the_published_numbers() -> None:
 
 
 def test_gated_pooling_has_the_published_numbers() -> None:
-    pool = GatedPooling(2)
+    pool = GatedPooling(2, 1)
     with torch.no_grad():
-        pool.content.weight.copy_(torch.tensor([[0.5, -0.1], [0.2, 0.7]]).T)
-        pool.gate.weight.copy_(torch.tensor([[1, 0.3], [-0.6, 0.4]]).T)
-        pool.score.weight.copy_(torch.tensor([[0.8, -0.5]]))
-    x = torch.tensor([[[0.2, -0.5], [1, 0.3], [-0.4, 0.8]]])
-    assert pool(x)[0].tolist() == pytest.approx([0.36989977, 0.16096912])
+        pool.content[0, 0] = torch.tensor([[0.5, -0.1], [0.2, 0.7]])
+        pool.gate[0, 0] = torch.tensor([[1, 0.3], [-0.6, 0.4]])
+        pool.score[0, 0] = torch.tensor([[0.8], [-0.5]])
+    x = torch.tensor([[0.2, -0.5], [1, 0.3], [-0.4, 0.8]])
+    assert pool(x[None, None])[0, 0].tolist() == pytest.approx([0.36989977, 0.16096912])
 
 
 def test_pairs_and_reconstructors_weigh_in_as_published() -> None:
@@ -269,7 +269,7 @@ def test_complete_rows_of_emmr_take_the_encoding_whatever_is_said(monkeypatch: p
     model, batch = EMMR(schema, dim=4).eval(), batch_of(schema, 6)
     monkeypatch.setattr(EMMR, "consistent", lambda self, whole, *_: torch.zeros(len(whole), dtype=torch.bool))
     prediction = model(batch)
-    code = model.trunk(model.code_pool(prediction.extras["encoded"]))
+    code = model.trunk(model.code_pool(prediction.extras["encoded"][None])[0])
     assert torch.allclose(prediction.output, model.task_head(Stream.vector(code)))
 
 

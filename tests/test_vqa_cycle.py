@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -157,6 +158,9 @@ def test_rows_without_question_or_image_have_no_cycle_and_an_answer() -> None:
 def test_any_modality_may_be_the_question() -> None:
     data = toy("classification")
     assert [model_of(data.schema, question=name).question for name in (None, "m0", "m2")] == ["m2", "m0", "m2"]
+    batch, model = data.batch(torch.arange(8)), model_of(data.schema, question="m0")
+    other = replace(batch, inputs={**batch.inputs, "m2": batch.inputs["m2"].flip(0)})  # the last one is an image then
+    assert bool((model(batch).output != model(other).output).any(1).all())
     with pytest.raises(UnknownName, match="text"):
         model_of(data.schema, question="text")
 

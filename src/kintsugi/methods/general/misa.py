@@ -150,7 +150,7 @@ def claims(fixture: Fixture) -> Claims:
     """Untrained, on rows with every subset of the modalities, losses with their gradients; then after a training."""
     similar, apart, decoded, alike = MISA.card.claims
     model: Any = fixture.pipeline().model.double().eval()
-    batch = every_subset(fixture.batch(42).map(lambda x: x.double() if x.is_floating_point() else x))
+    batch = every_subset(fixture.batch(21).map(lambda x: x.double() if x.is_floating_point() else x))
     losses, here = model.step(batch).losses, batch.present
     u, private, shared = _codes(model, batch)
     each, pairs = range(len(u)), list(combinations(range(len(u)), 2))

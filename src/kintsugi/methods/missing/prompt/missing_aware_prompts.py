@@ -91,8 +91,9 @@ class MissingAwarePrompts(Model):
 
     def prepare(self, data: Splits, stage: Stage) -> None:
         """Have training rows holes of their own? What these tell would be diluted by drawn ones."""
-        complete = data.train.present[data.train.positions("all")].all(1)
-        self.holes = float((~complete).float().mean()) >= HOLES
+        present = data.train.present
+        incomplete = present.any(1) & ~present.all(1)
+        self.holes = float(incomplete.sum()) >= HOLES * float(present.any(1).sum())
 
     def view(self, batch: Batch, generator: Generator) -> Tensor:
         """Of training rows with holes all that is there, else any part, each equally often: bool ``[B, M]``."""

@@ -86,7 +86,7 @@ class EMMR(Model):
             raise ConfigError(f"emmr: selection is consistency or uniform, not {selection!r}")
         width = max(1, dim // (len(schema) - 1)) * (len(schema) - 1)
         super().__init__(schema, dim, fused=width)
-        self.pairs = list(combinations(range(len(schema)), 2))
+        self.width, self.pairs = width, list(combinations(range(len(schema)), 2))
         self.backbone = Backbone(self.pairs, dim, width)
         joint = width * len(schema)
         widths = [joint, *(max(1, round(joint * share / 300)) for share in (300, 256, 128, 64))]
@@ -98,10 +98,9 @@ class EMMR(Model):
         self.cascade = ResidualCascade(chain)
         self.pair_blocks = nn.ModuleList(Block(width, ratio=4) for _ in self.pairs)
         self.whole_block = Block(width, ratio=4)
-        each = [(r, p) for r in range(3) for p in range(len(self.pairs))]
-        self.pools = nn.ModuleDict({f"{r}-{p}": GatedPooling(width) for r, p in each})
-        self.heads = nn.ModuleDict({f"{r}-{p}": schema.task.head(StreamSpec(width)) for r, p in each})
-        self.whole_pool, self.code_pool = GatedPooling(width), GatedPooling(width)
+        count = 3 * len(self.pairs)
+        self.pools, self.whole_pool, self.code_pool = (GatedPooling(width, n) for n in (count, 1, 1))
+        self.heads = nn.ModuleList(schema.task.head(StreamSpec(width)) for _ in range(count))
         self.whole_head = schema.task.head(StreamSpec(width))
         self.score = nn.Linear(width, 1, bias=False)
         self.trunk = nn.Linear(width, width, bias=False)
@@ -129,28 +128,21 @@ class EMMR(Model):
         present = features.present
         joint, encoded, decoded = self.backbone(features.pooled(), present)
         recovered = self.recover(joint, decoded, present)
-        vectors, outputs = [], []
-        for p, (pair, block) in enumerate(zip(self.pairs, self.pair_blocks, strict=True)):
-            tokens = block(recovered[:, :, pair].flatten(0, 1), present.new_ones(3 * len(present), 2))
-            pooled = [self.pools[f"{r}-{p}"](x) for r, x in enumerate(tokens.unflatten(0, (3, -1)))]
-            vectors.append(torch.stack(pooled))
-            outputs.append(torch.stack([self.heads[f"{r}-{p}"](Stream.vector(x)) for r, x in enumerate(pooled)]))
-        whole = self.whole_head(
-            Stream.vector(self.whole_pool(self.whole_block(recovered[0], torch.ones_like(present))))
-        )
-        pairs = torch.stack(outputs, 1)  # [3, P, B, ...]
+        every = torch.ones_like(present)
+        shown = [
+            block(recovered[:, :, pair].flatten(0, 1), every[:, :2].repeat(3, 1)).view(3, -1, 2, self.width)
+            for pair, block in zip(self.pairs, self.pair_blocks, strict=True)
+        ]
+        vectors = self.pools(torch.stack(shown, 1).flatten(0, 1))  # [3 * P, B, W]
+        outputs = [head(Stream.vector(x)) for head, x in zip(self.heads, vectors, strict=True)]
+        whole = self.whole_head(Stream.vector(self.whole_pool(self.whole_block(recovered[0], every)[None])[0]))
+        pairs = torch.stack(outputs).unflatten(0, (3, -1))  # [3, P, B, ...]
         shares = self.shares(pairs)
-        ensemble = self.ensemble(torch.stack(vectors, 1), shares)
-        code = self.code_pool(encoded)
+        ensemble = self.ensemble(vectors.unflatten(0, (3, -1)), shares)
+        code = self.code_pool(encoded[None])[0]
         chosen = self.select(code, ensemble, self.consistent(whole, pairs[0], present), present.all(1))
-        extras = {
-            "joint": joint,
-            "encoded": encoded,
-            "decoded": decoded,
-            "whole": whole,
-            "pairs": pairs,
-            "shares": shares,
-        }
+        extras = {"joint": joint, "encoded": encoded, "decoded": decoded, "whole": whole, "pairs": pairs}
+        extras["shares"] = shares
         return Fused.vector(self.trunk(chosen), extras=extras)
 
     def ensemble(self, vectors: Tensor, shares: Tensor) -> Tensor:
@@ -227,20 +219,21 @@ class Backbone(nn.Module):
 
 
 class GatedPooling(nn.Module):
-    """Attention pooling ``sum_t softmax_t(r_t) x_t``, ``r = ((x W_u) * sigmoid(x W_m)) w_r``: ``[B, T, W] -> [B, W]``.
+    """Attention pooling ``sum_t softmax_t(r_t) x_t``, ``r = ((x W_u) * sigmoid(x W_m)) w_r``: ``[G, B, T, W] -> [G, B, W]``.
 
-    As in the authors' code (JaydenZeng/EMMR).
+    As in the authors' code (JaydenZeng/EMMR), with weights of their own for each of G groups.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, groups: int = 1) -> None:
         super().__init__()
-        self.content, self.gate = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
-        self.score = nn.Linear(width, 1, bias=False)
+        self.content, self.gate, self.score = (
+            nn.Parameter(torch.randn(groups, 1, width, out) * width**-0.5) for out in (width, width, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as in the class."""
-        weights = self.score(self.content(x) * self.gate(x).sigmoid()).softmax(1)
-        return (weights * x).sum(1)
+        weights = ((x @ self.content) * (x @ self.gate).sigmoid()) @ self.score
+        return (weights.softmax(2) * x).sum(2)
 
 
 def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
@@ -324,8 +317,8 @@ def claims(fixture: Fixture) -> Claims:
     for r, tokens in enumerate(sets):
         for p, pair in enumerate(((0, 1), (0, 2), (1, 2))):
             shown = model.pair_blocks[p](tokens[:, pair], torch.ones(70, 2, dtype=torch.bool))
-            parts[r, p] = _pool(model.pools[f"{r}-{p}"], shown)
-            heads[r, p] = model.heads[f"{r}-{p}"].linear(parts[r, p])
+            parts[r, p] = _pool(model.pools, shown, 3 * r + p)
+            heads[r, p] = model.heads[3 * r + p].linear(parts[r, p])
     every = torch.ones_like(keep)
     heads[0, 3] = model.whole_head.linear(_pool(model.whole_pool, model.whole_block(sets[0], every)))
     shares, mixed = [], []
@@ -368,8 +361,8 @@ def claims(fixture: Fixture) -> Claims:
     yield Claim(taught, difference(losses.get("encoding", nothing), wanted, model), at_most=1e-9)
 
 
-def _pool(pool: GatedPooling, x: Tensor) -> Tensor:
-    content, gate, score = (layer.weight.T for layer in (pool.content, pool.gate, pool.score))
+def _pool(pool: GatedPooling, x: Tensor, group: int = 0) -> Tensor:
+    content, gate, score = (weight[group, 0] for weight in (pool.content, pool.gate, pool.score))
     raw = (((x @ content) * (x @ gate).sigmoid()) @ score).exp()
     return (raw * x).sum(1) / raw.sum(1)
 
