@@ -219,7 +219,8 @@ def test_many_methods_are_split_by_leaf(tmp_path: Path) -> None:
     assert [name for _, name in below["general"]] == hosts
     ranks = [int(rank) for rows in below.values() for rank, _ in rows]
     assert sorted(ranks) == list(range(1, 31))
-    assert below["missing/generative"][0] == ("3", "mmin") and len(below["missing/generative"]) == 25
+    assert below["missing/generative"][0] == ("3", "mmin")
+    assert len(below["missing/generative"]) == 25
 
 
 def test_few_methods_share_one_table(store: Store, tmp_path: Path) -> None:

@@ -197,7 +197,9 @@ def test_every_setting_of_the_trainer_stands_in_the_trial() -> None:
         if name not in ("seed", "checkpoint", "progress", "updates")
     }  # fmt: skip
     with_updates = replace(JOBS["plain"], trainer={"updates": 7}).trial().parameters["trainer"]
-    assert with_updates == {**stored, "updates": 7}, "and updates only where they are the budget, so that trials of before stand"
+    assert with_updates == {**stored, "updates": 7}, (
+        "and updates only where they are the budget, so that trials of before stand"
+    )
 
 
 def test_the_mask_of_a_file_counts_by_its_content(tmp_path: Path) -> None:

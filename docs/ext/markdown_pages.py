@@ -207,7 +207,12 @@ def write_markdown_pages(source: Path, target: Path) -> list[Path]:
 def _write(app: Any) -> None:
     here = Path(app.srcdir)
     write_markdown_pages(here / "reproductions", here / "reproductions" / "generated")
-    for page in (here / "leaderboard.md", here / "contract.md", here / "when_does_it_help.md", here.parent / "CHANGELOG.md"):
+    for page in (
+        here / "leaderboard.md",
+        here / "contract.md",
+        here / "when_does_it_help.md",
+        here.parent / "CHANGELOG.md",
+    ):
         if page.exists():
             target = here / "api" / "generated" / f"{page.stem.lower()}.txt"
             write_if_changed(target, convert(page.read_text(encoding="utf-8")))

@@ -22,7 +22,6 @@ from kintsugi.core.stage import Stage
 from kintsugi.testing.claim_figures import recorded
 from kintsugi.testing.fixture import Fixture
 
-
 MEASURED = Path(__file__).parents[1] / "measured"
 
 

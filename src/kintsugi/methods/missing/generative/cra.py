@@ -178,7 +178,7 @@ def claims(fixture: Fixture) -> Claims:
         model.clock.stage = stage
         losses = model.step(shown).losses
         wanted = ((state - truth) * known).pow(2).sum() / 140
-        gaps.append(difference(losses["imputation"], wanted, model.cascade))
+        gaps.append(difference(losses["imputation"], wanted, model))
     yield Claim(
         "every stage descends half the squared error of what is known, through all blocks so far",
         max(gaps),
@@ -187,7 +187,8 @@ def claims(fixture: Fixture) -> Claims:
     rest = [p for n, p in model.named_parameters() if not n.startswith(("trunk", "task_head", "encoders"))]
     slopes = torch.autograd.grad(losses["task"], rest, retain_graph=True, allow_unused=True)
     yield Claim("the task does not train what fills in", float(sum(s is not None for s in slopes)), at_most=0)
-    surprise = -model(shown).output.log_softmax(1)[torch.arange(70), batch.target][shown.present.any(1)].mean()
+    answer = model.task_head.linear(model.trunk(torch.where(seen, signal, states[-1].detach())))
+    surprise = -answer.log_softmax(1)[torch.arange(70), batch.target][shown.present.any(1)].mean()
     yield Claim("the task's loss is that of rows of which something is seen", difference(losses["task"], surprise, model),
                 at_most=1e-9)  # fmt: skip
     with torch.no_grad():
