@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -274,8 +275,16 @@ class ContrastAlone(FLAVA):
 @claims_of(FLAVA)
 def claims(fixture: Fixture) -> Claims:
     """Untrained but for the codes, on every subset of two vectors of eight numbers."""
+    from sklearn.cluster import KMeans
+
     model: Any = fixture.pipeline(mismatched=0.3).model.eval()
     model.prepare(fixture.splits, model.stages()[0])
+    train = fixture.batch(len(fixture.splits.train), "train").inputs
+    spread = [
+        (KMeans(16, n_init=1, random_state=0).fit(x.view(-1, 1).numpy()), model.codebooks[m]) for m, x in train.items()
+    ]
+    away = max(float(np.abs(means.cluster_centers_ - book.centres.numpy()).max()) for means, book in spread)
+    yield Claim("codes are those of the patches of training rows", away, at_most=1e-5)
     batch = every_subset(fixture.batch(60)).map(lambda x: x.double() if x.is_floating_point() else x)
     model.double().clock.stage = "pretrain"
     with torch.random.fork_rng(devices=[]):
@@ -301,10 +310,21 @@ def claims(fixture: Fixture) -> Claims:
         foreign += sum(not name.startswith(own) for name in reached) + int(not reached)
     yield Claim("a row with one modality moves its own encoder and head alone", foreign, at_most=0)
     model.clock.stage = "tune"
-    yield Claim(
-        "each row is answered by the head of what it has", difference(model(batch).output, _answer(model, batch), model),
-        at_most=1e-9,
-    )  # fmt: skip
+    gap = difference(model(batch).output, _answer(model, batch), model)
+    yield Claim("each row is answered by the head of what it has", gap, at_most=1e-9)
+    terms, said = {}, model(batch).unimodal
+    for part in (*batch.names, "both"):
+        asked = batch.where(batch.present.all(1, keepdim=True)) if part == "both" else batch.only(part)
+        asked = asked.rows(asked.present.any(1))
+        answer = _answer(model, asked)
+        terms[f"task_{part}"] = F.cross_entropy(answer, asked.target)  # type: ignore[arg-type]
+        if part != "both":
+            here = batch.present[:, batch.names.index(part)]
+            alone = said[part][here] if part in said else torch.zeros_like(answer)
+            yield Claim(f"{part} alone is asked too", difference(alone, answer.softmax(1), model), at_most=1e-9)
+    losses = model.step(batch).losses
+    got, wanted = (torch.stack([each[name] for name in terms]) for each in (losses, terms))
+    yield Claim("each head is tuned on all rows that it can answer", difference(got, wanted, model), at_most=1e-9)
 
 
 def _blocks(blocks: Any, x: Tensor) -> Tensor:

@@ -168,13 +168,13 @@ class ADMN(Model):
         x = self.fusion(
             torch.stack(tokens, 1) + sinusoid((len(self.schema),), self.dim, own.device).to(own.dtype), present
         )
-        used = (keep.detach().to(own.dtype) * present[..., None]).sum(2)
+        used = (keep.to(own.dtype) * present[..., None]).sum(2)
         extras = {"keep": keep, "logits": logits, "level": level}
         return Fused(x, present, weights=used / used.sum(1, keepdim=True).clamp(min=1), extras=extras)
 
     def head(self, fused: Fused, features: Features) -> Prediction:
         prediction = super().head(fused, features)
-        return replace(prediction, extras=fused.extras, reliability=1 - fused.extras["level"].detach() / LEVELS)
+        return replace(prediction, extras=fused.extras, reliability=1 - fused.extras["level"] / LEVELS)
 
     def step(self, batch: Batch) -> Step:
         level = self.drawn(batch)
@@ -315,7 +315,7 @@ def _noise(model: Any, batch: Batch) -> Claims:
         torch.random.default_generator.manual_seed(0)
         level = model.drawn(batch)
         model.__dict__ |= {"drawn": lambda _: level, "encode": encode}
-        step = model.eval().step(batch)
+        step = model.train().step(batch)
     size = torch.stack([(seen[0].inputs[m] - batch.inputs[m]).square().mean(1) for m in batch.names], 1)
     ratio = (size / (level * model.spread).square()).mean(0)
     yield Claim(
@@ -329,12 +329,19 @@ def _noise(model: Any, batch: Batch) -> Claims:
     yield Claim(
         "the level's error is a mean over rows that have a modality, and a sum over modalities", gap, at_most=1e-6
     )
+    deaf = [
+        name
+        for name, p in model.named_parameters()
+        if ".second." in name or name.startswith(("controller.trunk", "controller.cls", "controller.layers"))
+        if not _reaches(step.losses["task"], p) or (".layers." not in name and not _reaches(step.losses["level"], p))
+    ]
+    yield Claim("task and level alike teach what the controller sees", float(len(deaf)), at_most=0)
     far = abs(float(level.mean()) - 1.5) + abs(float(level.max()) - 3)
     yield Claim("levels are uniform up to the strongest", far, at_most=0.5)
 
 
 def _moved(fixture: Fixture) -> int:
-    """Parameters of a training that move where they should not, or do not where they should."""
+    """Parameters that a training moves where it should not, or not where it should; spreads that are not those of its rows."""
     fixture.epochs = 3
     pipeline, seen = fixture.pipeline(), list[tuple[str, dict[str, Tensor]]]()
     model: Any = pipeline.model
@@ -354,8 +361,15 @@ def _moved(fixture: Fixture) -> int:
                 controller and not (stage == "levels" and ".layers." in name) if stage != "backbone" else not controller
             )
             wrong += not own and not torch.equal(one[name], other[name])
+    for name, values in fixture.splits.train.batch(torch.arange(len(fixture.splits.train))).inputs.items():
+        wrong += abs(float(model.spread[model.schema.column(name)] / values.std()) - 1) > 0.01
     stages = dict(seen)
     return wrong + sum(torch.equal(stages["levels"][n], p) for n, p in stages["controller"].items() if ".level." in n)
+
+
+def _reaches(loss: Tensor, parameter: Tensor) -> bool:
+    (slope,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return bool(slope.any())
 
 
 def _best(logits: Tensor, present: Tensor, budget: int) -> Tensor:
