@@ -306,7 +306,9 @@ def claims(fixture: Fixture) -> Claims:
     joint = torch.stack(
         [torch.cat(parts, 1) for parts in ((x[0] @ a, x[0] @ b), (x[1] @ a, x[1] @ c), (x[2] @ b, x[2] @ c))], 1
     )
-    encoded, decoded = made["encoded"], made["decoded"]
+    net, every = model.backbone, torch.ones_like(keep)
+    encoded = net.encoded(net.encoder(joint, every))
+    decoded = net.decoded(net.decoder(encoded, every))
     flat = state = joint.flatten(1)
     for block in model.cascade.blocks:
         out = _leaky(block.up, _leaky(block.down, state))
@@ -319,7 +321,6 @@ def claims(fixture: Fixture) -> Claims:
             shown = model.pair_blocks[p](tokens[:, pair], torch.ones(70, 2, dtype=torch.bool))
             parts[r, p] = _pool(model.pools, shown, 3 * r + p)
             heads[r, p] = model.heads[3 * r + p].linear(parts[r, p])
-    every = torch.ones_like(keep)
     heads[0, 3] = model.whole_head.linear(_pool(model.whole_pool, model.whole_block(sets[0], every)))
     shares, mixed = [], []
     for r in range(3):
