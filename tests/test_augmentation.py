@@ -94,7 +94,7 @@ def test_draws_belong_to_a_row_and_an_epoch() -> None:
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     parts = [part.augment(batch.rows(rows)) for rows in order.split(33)]
     assert torch.equal(torch.cat([p.inputs["m1"] for p in parts]), first.inputs["m1"][order])
-    part.clock.epoch = 1
+    part.clock.passes = 1
     second = part.augment(batch)
     assert first.truth is not None
     assert second.truth is not None
@@ -102,7 +102,7 @@ def test_draws_belong_to_a_row_and_an_epoch() -> None:
     assert not torch.equal(second.truth.severity, first.truth.severity)  # type: ignore[arg-type]
     part.clock.stage = "another"
     assert not torch.equal(part.augment(batch).truth.severity, second.truth.severity)  # type: ignore[arg-type, union-attr]
-    part.clock.stage, part.clock.epoch = "", 0
+    part.clock.stage, part.clock.passes = "", 0
     assert torch.equal(part.augment(batch).inputs["m1"], first.inputs["m1"])
     other = prepared(data, draws=1).augment(batch)
     assert not torch.equal(other.inputs["m1"], first.inputs["m1"])

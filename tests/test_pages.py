@@ -24,7 +24,7 @@ from kintsugi.bench.pages.plan import BESIDE, HOSTS, Budget, budget, entries, jo
 from kintsugi.bench.pages.work import perform
 from kintsugi.bench.running import InProcess, Ledger
 from kintsugi.bench.store import Store
-from kintsugi.commands.bench_pages import chosen, run_pages, write_table
+from kintsugi.commands.bench_pages import chosen, keep_table, run_pages
 from kintsugi.commands.bench_run import plain_console
 from kintsugi.core.errors import ConfigError, DataError, UnknownName
 from kintsugi.core.methods import METHODS, judged_ablations
@@ -277,9 +277,9 @@ def test_a_store_becomes_a_table_and_nothing_is_run_twice(
             InProcess(perform).run(ledger)
         table = results_of(store)
     assert set(table["trial"]) == {each.trial.hash for each in jobs[:3]}
-    write_table(table, tmp_path / "t.parquet")
+    keep_table(table, tmp_path / "t.parquet")
     first = (tmp_path / "t.parquet").read_bytes()
-    write_table(joined(table, read_results(tmp_path / "t.parquet")), tmp_path / "t.parquet")
+    keep_table(joined(table, read_results(tmp_path / "t.parquet")), tmp_path / "t.parquet")
     assert (tmp_path / "t.parquet").read_bytes() == first
     left = run_pages(
         plain_console(), "late_fusion", tmp_path / "other", tmp_path / "t.parquet", tmp_path / "pages", None, 0, True, None, True,

@@ -71,7 +71,7 @@ def run_pages(
         failed = _run(console, store, left, out, used, minutes, retry) if left else 0
         results = joined(*(() if before is None else (before,)), results_of(store))
     if table is not None:
-        write_table(results, table)
+        keep_table(results, table)
     found = write_pages(keys, results, write, said, quick)
     for key, judgement in found.items():
         console.print(f"{key}: {one_line(judgement)}", markup=False)
@@ -115,7 +115,7 @@ def _run(
     return len(ledger.tally.failed)
 
 
-def write_table(results: pd.DataFrame, path: Path) -> None:
+def keep_table(results: pd.DataFrame, path: Path) -> None:
     """The trainings behind pages, sorted; the same ones make the same bytes."""
     from kintsugi.bench.export import export_table
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLAIN = "plain_baseline"
 PLAIN_VERSION = 1  # raised with the candidates of the plain baseline
+GENERATED = ("worlds",)  # sets that their options decide
 WORLDS_VERSION = 1  # raised with the numbers of any world
 
 
@@ -54,7 +55,7 @@ class Judged(Job):
             decided |= {"trainer": _trainer(self.trainer)}
             if self.without is not None:
                 decided |= {"without": self.without, "ablation": _ablation(self.method, self.without)}
-            table = self.source.key != "worlds"
+            table = self.source.key not in GENERATED
             versions = trial_versions(self.method, {}, schema, training, protocol, [metric], True, table)
         return Trial(
             self.label, decided, self.source.name, _fingerprint(self.source), training, self.seed, protocol, versions
@@ -84,7 +85,7 @@ def metric_of(schema: Schema) -> str:
 
 
 def _fingerprint(source: Source) -> str:
-    if source.key != "worlds":
+    if source.key not in GENERATED:
         return whole(source).fingerprint
     return canonical({**source.options, "version": WORLDS_VERSION}, "options")
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from kintsugi.bench.job import COMPLETE, Planned, Source
-from kintsugi.bench.pages.job import PLAIN, Judged
+from kintsugi.bench.pages.job import GENERATED, PLAIN, Judged
 from kintsugi.core.card import Card
 from kintsugi.core.catalogue import METHODS
 from kintsugi.core.errors import ConfigError
@@ -47,7 +47,7 @@ class Place:
 
     def source(self, strength: float, seed: int) -> Source:
         """The rows of one seed: of a world the law too; a real set keeps its own."""
-        if self.key != "worlds":
+        if self.key not in GENERATED:
             options = {**dict(self.options), **({"seed": seed} if self.key in DRAWN else {})}
             return Source(self.key, options, f"{self.key}, split {seed}" if self.key in DRAWN else self.key)
         options = {**dict(self.options), "strength": strength, "seed": seed}

@@ -137,20 +137,20 @@ class VQACycle(Model):
     # the cycle ----------------------------------------------------------------------------------------------------------
     def generated(self, image: Tensor, answer: Tensor) -> Tensor:
         """A question ``[B, D]`` from the attended image ``[B, D]`` and the answer ``[B, ...]``, neither of which it moves."""
-        made: Tensor = self.make(F.relu(self.of_image(image.detach()) + self.of_answer(answer.detach().flatten(1))))
-        return made
+        written: Tensor = self.make(F.relu(self.of_image(image.detach()) + self.of_answer(answer.detach().flatten(1))))
+        return written
 
-    def asked_again(self, made: Tensor, asked: Tensor) -> Tensor:
+    def asked_again(self, written: Tensor, asked: Tensor) -> Tensor:
         """The question ``[B, D]`` of the second round."""
-        return made
+        return written
 
-    def passed(self, made: Tensor, asked: Tensor, output: Tensor, batch: Batch) -> Tensor:
+    def passed(self, written: Tensor, asked: Tensor, output: Tensor, batch: Batch) -> Tensor:
         """Bool ``[B]``: made questions that count."""
         if self.gate == "cosine":
-            return F.cosine_similarity(made, asked) > self.threshold
+            return F.cosine_similarity(written, asked) > self.threshold
         if self.gate == "answer":
             return output.argmax(1) == self.task.target(batch)
-        return torch.ones(len(made), dtype=torch.bool, device=made.device)
+        return torch.ones(len(written), dtype=torch.bool, device=written.device)
 
     def step(self, batch: Batch) -> Step:
         features = self.encode(batch)
@@ -159,18 +159,20 @@ class VQACycle(Model):
         losses = {"task": self.task.loss(prediction.output, batch)}
         if not bool(rows.any()):
             return Step(losses, prediction)
-        made = self.generated(prediction.extras["image"], prediction.output)
+        written = self.generated(prediction.extras["image"], prediction.output)
         asked = question.detach()
-        losses["question"] = self.lambda_g * mse(made, asked, rows)
+        losses["question"] = self.lambda_g * mse(written, asked, rows)
         if self.clock.stage == "cycle":
-            losses |= self.cycle(features, made.detach(), asked, rows, batch)
+            losses |= self.cycle(features, written.detach(), asked, rows, batch)
         return Step(losses, prediction)
 
-    def cycle(self, features: Features, made: Tensor, asked: Tensor, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def cycle(
+        self, features: Features, written: Tensor, asked: Tensor, rows: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
         """The loss of the answers to the questions that are asked again; none where nothing passes."""
-        question = torch.where(rows[:, None], self.asked_again(made, asked), 0)
+        question = torch.where(rows[:, None], self.asked_again(written, asked), 0)
         again = self.predict(features.replace({self.question: Stream(question[:, None], rows[:, None])})).output
-        counts = rows & self.passed(made, asked, again, batch)
+        counts = rows & self.passed(written, asked, again, batch)
         if batch.target_present is not None:
             counts = counts & batch.target_present
         return {"cycle": self.lambda_c * self.task.loss(again, batch, counts)} if bool(counts.any()) else {}
@@ -200,7 +202,7 @@ def consensus_score(scores: Tensor | Sequence[float], k: int) -> float:
 class Parrot(VQACycle):
     """Off: the question that was asked is asked again; the generator learns and decides which rows count, as ever."""
 
-    def asked_again(self, made: Tensor, asked: Tensor) -> Tensor:
+    def asked_again(self, written: Tensor, asked: Tensor) -> Tensor:
         return asked
 
 
@@ -211,8 +213,8 @@ ablation_of(VQACycle, "gate", gate="none")
 class Ungated(Parrot):
     """Off: both."""
 
-    def passed(self, made: Tensor, asked: Tensor, output: Tensor, batch: Batch) -> Tensor:
-        return torch.ones(len(made), dtype=torch.bool, device=made.device)
+    def passed(self, written: Tensor, asked: Tensor, output: Tensor, batch: Batch) -> Tensor:
+        return torch.ones(len(written), dtype=torch.bool, device=written.device)
 
 
 @claims_of(VQACycle)
