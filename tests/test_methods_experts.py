@@ -526,11 +526,14 @@ def test_with_four_modalities_a_branch_weighs_the_other_two() -> None:
     model = MITRDNet(schema_of(TWO, (2,), (2,), (2,), (2,)), dim=8)
     branch: Any = model.branches[0]
     nn.init.normal_(branch.adapters[1][2].weight)
-    x, others = torch.randn(5, 8), torch.randn(5, 2, 8)
+    x, others = torch.randn(5, 8, requires_grad=True), torch.randn(5, 2, 8, requires_grad=True)
     scores = torch.einsum("bd,bnd->bn", branch.query(x), branch.key(others)) / 8**0.5
     heard = torch.einsum("bn,bnd->bd", scores.softmax(1), branch.value(others))
     own, across = branch.adapters
-    torch.testing.assert_close(branch(x, others), branch.perceptron(x) + x + own(x) + across(heard))
+    expected, weights = branch.perceptron(x) + x + own(x) + across(heard), torch.randn(5, 8)
+    torch.testing.assert_close(branch(x, others), expected)
+    slopes = [torch.autograd.grad((out * weights).sum(), (x, others)) for out in (branch(x, others), expected)]
+    torch.testing.assert_close(*slopes)
 
 
 def test_what_only_training_needs_is_let_go_and_weightless_losses_move_nothing() -> None:

@@ -12,19 +12,18 @@ from kintsugi.core.errors import ConfigError
 from kintsugi.layers.temporal import BidirectionalTemporal, CausalAttention, CausalUnit, GatedBlock, mean_over, reach
 
 
-def set_to(layer: Any, weight: list[list[float]], bias: float) -> None:
+def set_to(layer: Any, weight: list[list[float]], bias: list[float]) -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(weight))
-        layer.bias.fill_(bias)
+        layer.bias.copy_(torch.tensor(bias))
 
 
 def test_a_gated_block_has_the_numbers_of_the_authors_code() -> None:
     """One channel, no norm, dilation 2; a ReLU stands before tanh and sigmoid."""
     block = GatedBlock(1, 2).double()
-    block.signal.norm = block.gate.norm = nn.Identity()
-    set_to(block.signal.conv, [[0.5, 1.0]], 0.1)  # of x[t - 2] and x[t]
-    set_to(block.gate.conv, [[-1.0, 0.5]], 0.0)
-    set_to(block.out, [[0.8]], 0.05)
+    block.units.norm = nn.Identity()
+    set_to(block.units.conv, [[0.5, 1.0], [-1.0, 0.5]], [0.1, 0.0])  # of x[t - 2] and x[t]
+    set_to(block.out, [[0.8]], [0.05])
     x = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64).view(1, 4, 1)
     expected = [1.448622469, -1.950000000, 3.547224469, 0.550000000]
     assert block(x).flatten().tolist() == pytest.approx(expected, abs=1e-8)
@@ -36,6 +35,24 @@ def test_a_causal_unit_is_the_convolution_of_torch_with_zeros_before_the_start()
     weight = torch.stack(unit.conv.weight.split(3, 1), 2)  # [5, 3, 2]
     y = nn.functional.conv1d(nn.functional.pad(x.transpose(1, 2), (4, 0)), weight, unit.conv.bias, dilation=4)
     torch.testing.assert_close(unit(x), torch.relu(unit.norm(y.transpose(1, 2))))
+
+
+def test_units_that_are_computed_together_are_those_that_are_computed_apart() -> None:
+    torch.manual_seed(0)
+    both, x = CausalUnit(3, 4, 2, 2, copies=2), torch.randn(2, 6, 3)
+    norm: Any = both.norm
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    for i, part in enumerate(both(x).chunk(2, -1)):
+        one = CausalUnit(3, 4, 2, 2)
+        own = slice(4 * i, 4 * i + 4)
+        one.norm = nn.LayerNorm(4)
+        with torch.no_grad():
+            one.conv.weight.copy_(both.conv.weight[own])
+            one.conv.bias.copy_(both.conv.bias[own])
+            one.norm.weight.copy_(norm.weight[own])
+            one.norm.bias.copy_(norm.bias[own])
+        torch.testing.assert_close(one(x), part)
 
 
 @pytest.mark.parametrize("layer", [CausalUnit(8, 8, 2, 2), GatedBlock(8, 4), CausalAttention(8)])
@@ -87,7 +104,7 @@ def test_both_directions_share_blocks_and_levels_stand_side_by_side() -> None:
         levels.append(there + back.flip(1))
     torch.testing.assert_close(network(x, torch.ones(3, 12, dtype=torch.bool)), torch.cat(levels, 2))
     blocks: list[Any] = list(network.blocks)
-    assert [each.signal.shifts for each in blocks] == [[1, 0], [2, 0], [4, 0], [8, 0]]
+    assert [each.units.shifts for each in blocks] == [[1, 0], [2, 0], [4, 0], [8, 0]]
 
 
 def test_every_step_is_told_of_those_before_and_behind() -> None:

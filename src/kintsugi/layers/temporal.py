@@ -52,7 +52,7 @@ class CausalAttention(nn.Module):
 
 
 class CausalUnit(nn.Module):
-    """``dropout(ReLU(norm(causal convolution)))``: ``[B, T, D] -> [B, T, C]``; nothing of a step depends on later ones.
+    """``dropout(ReLU(norm(causal convolution)))``: ``[B, T, D] -> [B, T, copies * C]``; no step depends on later ones.
 
     The norm is over the channels of a step, in place of the batch norm of MITR-DNet, so that rows do not depend on each other.
 
@@ -60,22 +60,39 @@ class CausalUnit(nn.Module):
         dim, width: D and C.
         kernel, dilation: of the convolution.
         dropout: at the end.
+        copies: units that are computed together, each with weights and a norm of its own.
     """
 
-    def __init__(self, dim: int, width: int, kernel: int = 1, dilation: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, width: int, kernel: int = 1, dilation: int = 1, dropout: float = 0.0, copies: int = 1
+    ) -> None:
         super().__init__()
         self.shifts = [dilation * i for i in reversed(range(kernel))]
         self.conv = nn.Linear(
-            kernel * dim, width
-        )  # of the steps that a kernel covers, the earliest first: faster on few channels
-        self.norm: nn.Module = nn.LayerNorm(width)
+            kernel * dim, copies * width
+        )  # of the steps that a kernel covers, the earliest first: fast if narrow
+        self.norm: nn.Module = _Norm(copies, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as in the class."""
-        covered = [functional.pad(x, (0, 0, shift, 0))[:, : x.shape[1]] for shift in self.shifts]
-        out: Tensor = self.dropout(functional.relu(self.norm(self.conv(torch.cat(covered, 2)))))
+        covered = [functional.pad(x, (0, 0, shift, 0))[:, : x.shape[1]] if shift else x for shift in self.shifts]
+        y = self.conv(torch.cat(covered, 2) if len(covered) > 1 else x)
+        out: Tensor = self.dropout(functional.relu(self.norm(y)))
         return out
+
+
+class _Norm(nn.Module):
+    """LayerNorm of each of several parts of the channels: ``[..., copies * width]``."""
+
+    def __init__(self, copies: int, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(copies * width)), nn.Parameter(torch.zeros(copies * width))
+        self.copies, self.width = copies, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.unflatten(-1, (self.copies, self.width))
+        return functional.layer_norm(parts, (self.width,)).flatten(-2) * self.weight + self.bias
 
 
 class GatedBlock(nn.Module):
@@ -86,12 +103,13 @@ class GatedBlock(nn.Module):
 
     def __init__(self, width: int, dilation: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.signal, self.gate = (CausalUnit(width, width, 2, dilation, dropout) for _ in range(2))
+        self.units = CausalUnit(width, width, 2, dilation, dropout, copies=2)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as in the class."""
-        out: Tensor = x + self.out(torch.tanh(self.signal(x)) * torch.sigmoid(self.gate(x)))
+        signal, gate = self.units(x).chunk(2, -1)
+        out: Tensor = x + self.out(torch.tanh(signal) * torch.sigmoid(gate))
         return out
 
 

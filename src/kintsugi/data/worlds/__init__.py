@@ -52,7 +52,7 @@ def worlds(
     """Generated rows of which one premise holds, with the best that can be reached: where a mechanism can be judged.
 
     Modalities ``m1``, ``m2``, … show discrete latents by fixed random codewords plus Gaussian noise. The target is a class, or
-    the number that the class stands for plus noise of 0.2. The premises are those of :data:`kintsugi.core.card.WORLDS`; what
+    the number that the class stands for plus noise of 0.2. The premises are those of ``kintsugi.core.card.WORLDS``; what
     makes each a world stands in ``WORLDS[premise]`` of this package, and on the page "Worlds". ``split()`` gives the fixed parts.
     Rows that lack a modality never had it: nothing is kept as truth. Validation rows are like test rows, unless the world says
     that something happens at test only.

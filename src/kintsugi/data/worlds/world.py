@@ -118,7 +118,7 @@ class Made:
 class World:
     """One premise as data: where it holds, a mechanism that rests on it has something to gain.
 
-    premise: the name, of :data:`kintsugi.core.card.WORLDS`; title: in a few words; what: what makes it a world of this premise.
+    premise: the name, of ``kintsugi.core.card.WORLDS``; title: in a few words; what: what makes it a world of this premise.
     made: how its rows are made; control: beside what a gain has to be seen; rules: what the two oracles do.
     draw: makes the rows. judge: scores of the oracle without and with the premise.
     modalities, classes, rows: what it has unless asked otherwise; fewest: modalities that it can be asked for.

@@ -46,6 +46,7 @@ BACKBONE = ("encoders.*.first.*", "backbones.*", "adapters.*", "fusion.*", "task
             "noise of a deviation uniform in 0 to 3 spreads of the training rows on every modality of numbers, in both stages; "
             "texts and codes of tables get none, at level 0; the release also has clean first epochs and levels in steps",
             "one weight of the level's error for all, since levels are in one unit; the task's own loss",
+            "LayerDrop begins at half of its rate, in the release at none; a tenth of the second stage learns the level alone",
             "the start from an autoencoder, blocks of unequal cost and budgets that change in use are left out",
         ),
         claims=(
