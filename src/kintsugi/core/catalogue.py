@@ -172,7 +172,7 @@ class Catalogue(Mapping[str, type[Any]]):
         """Keys whose key or leaf (``missing/*``) matches the glob, that solve the task, and whose card names the premise.
 
         Args:
-            pattern: glob over keys, leaves and both. task: key. premise: one of :data:`~kintsugi.core.card.WORLDS`.
+            pattern: glob over keys, leaves and both. task: key. premise: one of ``kintsugi.core.card.WORLDS``.
 
         Raises:
             UnknownName: there is no such premise.
