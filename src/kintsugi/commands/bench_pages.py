@@ -52,7 +52,10 @@ def run_pages(
     from kintsugi.bench.pages.figures import joined, read_results, results_of
     from kintsugi.bench.pages.plan import jobs_of, planned
     from kintsugi.bench.store import Store
+    from kintsugi.core.errors import ConfigError
 
+    if table is not None and table.suffix != ".parquet":  # said before hours of training, not after them
+        raise ConfigError(f"--table takes a .parquet file, not {table}")
     keys = chosen(patterns)
     said = _notes(notes)
     before = read_results(table) if table is not None and table.exists() else None

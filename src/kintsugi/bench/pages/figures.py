@@ -65,8 +65,12 @@ def read_results(path: Path) -> pd.DataFrame:
         DataError: it is none.
     """
     import pandas as pd
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
 
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a Parquet file of trainings: {error}") from error
     absent = [name for name in KEPT if name not in table.columns]
     if absent:
         raise DataError(f"{path} is no table of pages: it lacks {', '.join(absent)}")
