@@ -297,9 +297,9 @@ def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
 
 def test_a_broken_or_wrong_table_is_said_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"x")
-    with pytest.raises(DataError, match="t.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read"):
         read_results(tmp_path / "t.parquet")
-    with pytest.raises(ConfigError, match="takes a .parquet file"):
+    with pytest.raises(ConfigError, match=r"takes a \.parquet file"):
         run_pages(plain_console(), "mmin", tmp_path, tmp_path / "t.csv", tmp_path, None, 0, True, None, True, False)
 
 
