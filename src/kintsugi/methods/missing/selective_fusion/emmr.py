@@ -227,13 +227,14 @@ class GatedPooling(nn.Module):
     def __init__(self, width: int, groups: int = 1) -> None:
         super().__init__()
         self.content, self.gate, self.score = (
-            nn.Parameter(torch.randn(groups, 1, width, out) * width**-0.5) for out in (width, width, 1)
+            nn.Parameter(torch.randn(groups, width, out) * width**-0.5) for out in (width, width, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as in the class."""
-        weights = ((x @ self.content) * (x @ self.gate).sigmoid()) @ self.score
-        return (weights.softmax(2) * x).sum(2)
+        flat = x.flatten(1, 2)
+        weights = ((flat @ self.content) * (flat @ self.gate).sigmoid()) @ self.score
+        return (weights.unflatten(1, x.shape[1:3]).softmax(2) * x).sum(2)
 
 
 def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
