@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kintsugi.core.schema import Schema
 
 PLAIN = "plain_baseline"
-PLAIN_VERSION = 1  # raised with the candidates of the plain baseline
+PLAIN_VERSION = 2  # raised with the candidates of the plain baseline
 GENERATED = ("worlds",)  # sets that their options decide
 WORLDS_VERSION = 1  # raised with the numbers of any world
 

@@ -114,7 +114,7 @@ def _values(found: Judgement, place: Place) -> list[str]:
     head = ["", *(f"strength {s:g}" for s in place.strengths)]
     if longer:
         head.append(f"1, {found.longer:,} updates")
-    return table([*head, "seconds", "parameters"], rows)
+    return table([*head, "CPU seconds", "parameters"], rows)
 
 
 def _costs(cell: Cell | None) -> list[str]:

@@ -60,7 +60,10 @@ DRAWN = ("diabetes",)  # real sets that are divided by a seed
 
 @dataclass(frozen=True)
 class Budget:
-    """updates, rounds: of one training; longer: updates of the second one, None: none; own, other, again: numbers of seeds."""
+    """updates, rounds: of one training; longer: updates of the second one, None: none; own, other, again: numbers of seeds.
+
+    first: the first of the seeds, the others follow it.
+    """
 
     updates: int
     longer: int | None
@@ -70,6 +73,11 @@ class Budget:
     own: int
     other: int
     again: int
+    first: int
+
+    def seeds(self, count: int) -> range:
+        """So many of them."""
+        return range(self.first, self.first + count)
 
     def trainer(self, updates: int) -> dict[str, Any]:
         """Settings of the trainer."""
@@ -85,11 +93,11 @@ def _plan() -> dict[str, Any]:
 def budget(quick: bool = False) -> Budget:
     """That of all pages; ``quick``: of a look within minutes, from which nothing can be concluded."""
     said = _plan()
-    size = {**said["budget"], "seeds": said["seeds"], **(said["quick"] if quick else {})}
-    seeds = size["seeds"]
+    size = {**said["budget"], **(said["quick"] if quick else {})}
+    seeds = {**said["seeds"], **(said["quick"]["seeds"] if quick else {})}
     return Budget(
         size["updates"], size["longer"], size["rounds"], size["lr"], size["batch_size"], seeds["own"], seeds["other"],
-        seeds["longer"],
+        seeds["longer"], seeds["first"],
     )  # fmt: skip
 
 
@@ -158,11 +166,11 @@ def entries(key: str, size: Budget) -> Iterator[Entry]:
     beside: list[tuple[str, str | None]] = [(name, None) for name in (*BESIDE, PLAIN)]
     for place in places(key):
         for strength in place.strengths:
-            for seed in range(size.own if place.role == "own" else size.other):
+            for seed in size.seeds(size.own if place.role == "own" else size.other):
                 for method, without in dict.fromkeys(mine + beside):
                     yield _entry(place, strength, seed, method, without, size, size.updates)
         if place.role == "own" and size.longer is not None:
-            for seed in range(size.again):
+            for seed in size.seeds(size.again):
                 for method, without in dict.fromkeys(mine + [(host, None) for host in HOSTS]):
                     yield _entry(place, 1.0, seed, method, without, size, size.longer)
 
@@ -203,7 +211,7 @@ def _turn(entry: Entry) -> int:
         return 3
     if entry.updates > budget().updates:
         return 2
-    return 0 if entry.strength == 1 and entry.seed < FIRST_SEEDS else 1
+    return 0 if entry.strength == 1 and entry.seed < budget().first + FIRST_SEEDS else 1
 
 
 def _identity(job: Judged) -> tuple[Any, ...]:
