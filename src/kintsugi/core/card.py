@@ -26,7 +26,8 @@ LEAVES = (
 IMPERFECTIONS = ("missing in training", "missing at test", "corrupted in training", "corrupted at test")
 WORLDS = (  # premises in one word each, and the worlds of :mod:`kintsugi.data.worlds` in which they hold
     "redundant", "few_complete_rows", "privileged", "visible_noise", "visible_noise_at_test", "hidden_noise",
-    "informative_absence", "neighbours", "noisy_labels", "unpaired", "complementary",
+    "informative_absence", "neighbours", "noisy_labels", "unpaired", "shifted_test",
+    "complementary",
 )  # fmt: skip
 MODALITY_TABLES = ("train", "use", "auxiliary")
 LEVELS = ("low", "medium", "high")

@@ -109,7 +109,7 @@ def perform_plain(
     known: Mapping[str, Any],
     parts: Mapping[str, Any],
 ) -> Done:
-    """Every candidate on the labelled training rows, holes filled by all of them; the one with the best validation score answers the test rows.
+    """Every candidate on the labelled training rows, holes filled by all of them; validation rows say which one answers.
 
     The rows of every condition are damaged as they are for methods.
     """

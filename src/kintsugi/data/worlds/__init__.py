@@ -16,6 +16,7 @@ from kintsugi.data.worlds.neighbours import NEIGHBOURS
 from kintsugi.data.worlds.noise import HIDDEN_NOISE, VISIBLE_NOISE, VISIBLE_NOISE_AT_TEST
 from kintsugi.data.worlds.privileged import NOISY_LABELS, PRIVILEGED
 from kintsugi.data.worlds.redundant import REDUNDANT, UNPAIRED
+from kintsugi.data.worlds.shifted_test import SHIFTED_TEST
 from kintsugi.data.worlds.world import Ask, Made, TaskName, World, dataset
 
 __all__ = ["WORLDS", "World", "make", "oracles", "worlds"]
@@ -25,7 +26,7 @@ WORLDS: Mapping[str, World] = MappingProxyType(
         world.premise: world
         for world in (
             REDUNDANT, FEW_COMPLETE_ROWS, PRIVILEGED, VISIBLE_NOISE, VISIBLE_NOISE_AT_TEST, HIDDEN_NOISE,
-            INFORMATIVE_ABSENCE, NEIGHBOURS, NOISY_LABELS, UNPAIRED, COMPLEMENTARY,
+            INFORMATIVE_ABSENCE, NEIGHBOURS, NOISY_LABELS, UNPAIRED, SHIFTED_TEST, COMPLEMENTARY,
         )
     }
 )  # fmt: skip

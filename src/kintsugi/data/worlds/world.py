@@ -39,7 +39,8 @@ class Ask:
     own: Mapping[str, Any] = field(default_factory=dict)
 
     def rng(self, of: int) -> np.random.Generator:
-        """Random numbers of one purpose: 0 of the law, 1 of rows, 2 of numbers to predict, 3 of the auxiliary table."""
+        """Random numbers of one purpose: 0 of the law, 1 of rows, 2 of numbers to predict, 3 of the auxiliary table, 4 of a
+        rule's own."""
         return np.random.default_rng([self.seed, of])
 
     def part(self, name: str) -> slice:

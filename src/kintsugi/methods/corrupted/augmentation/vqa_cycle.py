@@ -48,7 +48,7 @@ from kintsugi.losses.distance import mse
             "a made question that is answered wrongly does not count",
         ),
         premise="the question comes in other words in use, its meaning unchanged, and image and answer tell much of it",
-        worlds=("visible_noise_at_test",),
+        worlds=("shifted_test",),
         confidence="high",
         defaults_from="the released configuration (facebookresearch/mmf, project/cycle-consistency) for weights, start and the "
         "gate by answers; the threshold is that of a fork of it",
