@@ -4,8 +4,10 @@ from kintsugi.core.batch import Batch as Batch
 from kintsugi.core.card import Card as Card
 from kintsugi.core.claims import Claim as Claim
 from kintsugi.core.claims import Claims as Claims
+from kintsugi.core.claims import before_each_step as before_each_step
 from kintsugi.core.claims import difference as difference
 from kintsugi.core.claims import every_subset as every_subset
+from kintsugi.core.claims import record_steps as record_steps
 from kintsugi.core.component import Component as Component
 from kintsugi.core.data import Data as Data
 from kintsugi.core.data import Splits as Splits

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,3 +84,56 @@ def every_subset(batch: Batch) -> Batch:
     count = len(batch.names)
     subset = torch.arange(len(batch), device=batch.device) % (2**count - 1) + 1
     return batch.where((subset[:, None] >> torch.arange(count, device=batch.device)) % 2 == 1)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One step of a training. stage, epoch: of the model's clock; batch: what it was given; moving: names of its parameters."""
+
+    stage: str
+    epoch: int
+    batch: Batch
+    moving: frozenset[str]
+
+    @property
+    def modules(self) -> set[str]:
+        """Names of the model's modules that have a parameter which moves."""
+        return {name.split(".")[0] for name in self.moving}
+
+
+@dataclass
+class Steps:
+    """The steps that a model took. start: stage -> name -> copies of modules as its first step found them."""
+
+    taken: list[Taken] = field(default_factory=list)
+    start: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def batches(self, stage: str) -> list[Batch]:
+        """Those of one stage."""
+        return [each.batch for each in self.taken if each.stage == stage]
+
+
+def before_each_step(model: nn.Module, note: Callable[[Batch], None]) -> None:
+    """From now on ``note`` is given each batch before the model's ``step`` is."""
+    step: Any = model.step
+
+    def noted(batch: Batch) -> Any:
+        note(batch)
+        return step(batch)
+
+    model.__dict__["step"] = noted
+
+
+def record_steps(model: Any, *kept: str) -> Steps:
+    """What a training that follows does: each step, and copies of the modules ``kept`` from the start of every stage."""
+    steps = Steps()
+
+    def note(batch: Batch) -> None:
+        stage = model.clock.stage
+        if stage not in steps.start:
+            steps.start[stage] = {name: copy.deepcopy(model.get_submodule(name)) for name in kept}
+        moving = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        steps.taken.append(Taken(stage, model.clock.epoch, batch, moving))
+
+    before_each_step(model, note)
+    return steps

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, ConfigError, Data, Features, Fixture, Fused, Modality, Model, Prediction, Schema, Splits, Stage,
-    Step, ablation_of, claims_of, every_subset, register,
+    Batch, Card, Claim, Claims, ConfigError, Data, Features, Fixture, Fused, Modality, Model, Prediction, Schema, Splits,
+    Stage, Step, ablation_of, before_each_step, claims_of, every_subset, register,
 )  # fmt: skip
 from kintsugi.core.encoder import make_encoder
 from kintsugi.core.kind import KINDS
@@ -347,12 +347,8 @@ def _moved(fixture: Fixture) -> int:
     pipeline, seen = fixture.pipeline(), list[tuple[str, dict[str, Tensor]]]()
     model: Any = pipeline.model
 
-    def step(batch: Batch) -> Step:
-        seen.append((model.clock.stage, {n: p.detach().clone() for n, p in model.named_parameters()}))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    before_each_step(model, lambda _: seen.append(
+        (model.clock.stage, {n: p.detach().clone() for n, p in model.named_parameters()})))  # fmt: skip
     fixture.train(pipeline)
     wrong = 0
     for (stage, one), (_, other) in pairwise(seen):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kintsugi.core import (
     Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Model, Schema, Splits, Stage, Step, ablation_of,
-    claims_of, difference, every_subset, register,
+    claims_of, difference, every_subset, record_steps, register,
 )  # fmt: skip
 from kintsugi.losses.correlation import covariances, multiset_correlations
 
@@ -176,20 +176,11 @@ def _by_stage(fixture: Fixture) -> Claims:
     """What each stage moves, and the rows that it reads."""
     pipeline = fixture.pipeline()
     model: Any = pipeline.model
-    moved: dict[str, set[str]] = {}
-    incomplete = 0
-
-    def step(batch: Batch) -> Step:
-        nonlocal incomplete
-        stage = model.clock.stage
-        moved[stage] = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-        incomplete += stage == "correlate" and int((~batch.present.all(1)).sum())
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    steps = record_steps(model)
     fixture.epochs = 2
     fixture.train(pipeline)
     own = {"correlate": {"encoders", "projections"}, "classify": {"task_head"}}
-    yield Claim("a stage moves its own modules alone", float(sum(moved.get(s) != own[s] for s in own)), at_most=0)
+    foreign = sum(each.modules != own[each.stage] for each in steps.taken) + (steps.start.keys() != own.keys())
+    yield Claim("a stage moves its own modules alone", float(foreign), at_most=0)
+    incomplete = sum(int((~batch.present.all(1)).sum()) for batch in steps.batches("correlate"))
     yield Claim("codes learn from complete rows alone", float(incomplete), at_most=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch.nn import functional as F
 
 from kintsugi.core.claims import difference
 from kintsugi.core import (
-    Claim, Claims, Batch, Card, Features, Fused, Fixture, Model, Prediction, Schema, Splits, Stage, Step, Stream,
-    ablation_of, claims_of, register,
+    Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Splits, Stage, Step, Stream, ablation_of,
+    claims_of, record_steps, register,
 )  # fmt: skip
 from kintsugi.imperfect import parse_mechanism
 from kintsugi.layers.gaussian import GaussianHead, kl_unit, sample
@@ -191,27 +190,18 @@ def claims(fixture: Fixture) -> Claims:
     fixture.splits, fixture.epochs = Splits(train, fixture.splits.val, fixture.splits.test), 10
     pipeline = fixture.pipeline()
     model: Any = pipeline.model
-    taken: list[tuple[str, int, Batch, set[str]]] = []  # steps: stage, epoch, batch, modules that move
-    start: dict[str, nn.ModuleDict] = {}  # encoders as each stage found them
-
-    def step(batch: Batch) -> Step:
-        start.setdefault(model.clock.stage, copy.deepcopy(model.encoders))
-        moving = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
-        taken.append((model.clock.stage, model.clock.epoch, batch, moving))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    steps = record_steps(model, "encoders")
     fixture.train(pipeline)
-    warm, meta = ([one for one in taken if (one[0] == "warm") is first] for first in (True, False))
-    early = sum(len(moving & {"pick", "disturb"}) for *_, moving in warm)
+    warm, meta = ([one for one in steps.taken if (one.stage == "warm") is first] for first in (True, False))
+    early = sum(len(each.modules & {"pick", "disturb"}) for each in warm)
     yield Claim("the first stage moves neither of the two networks", early, at_most=0)
-    yield Claim("the first stage takes a fifth of the epochs", abs(len({e for _, e, *_ in warm}) - 2), at_most=0)
-    complete = [batch for _, _, batch, _ in warm] + [b.auxiliary for _, _, b, _ in meta if b.auxiliary is not None]
+    yield Claim("the first stage takes a fifth of the epochs", abs(len({each.epoch for each in warm}) - 2), at_most=0)
+    complete = [each.batch for each in warm] + [e.batch.auxiliary for e in meta if e.batch.auxiliary is not None]
     holes = sum(int((~batch.present).sum()) for batch in complete)
     yield Claim("the first stage and the outer loss see complete rows alone", holes, at_most=0)
     named = iter(SMIL.card.claims)
-    yield Claim(next(named), _gap_to_means(model, train, start.get("meta", model.encoders)), at_most=1e-4)
+    found = steps.start.get("meta", {"encoders": model.encoders})["encoders"]
+    yield Claim(next(named), _gap_to_means(model, train, found), at_most=1e-4)
 
     model.double()
     every = fixture.batch(80).map(lambda x: x.double() if x.is_floating_point() else x)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from kintsugi.core import (
     Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Stage, Step, StreamSpec, ablation_of,
-    claims_of, difference, every_subset, register,
+    before_each_step, claims_of, difference, every_subset, record_steps, register,
 )  # fmt: skip
 from kintsugi.layers.cascade import Autoencoder, ResidualCascade
 from kintsugi.layers.mlp import mlp
@@ -204,36 +204,34 @@ def claims(fixture: Fixture) -> Claims:
 def _of_a_training(fixture: Fixture, nearer: str) -> Claims:
     pipeline = fixture.pipeline()
     model: Any = pipeline.model
-    taken: list[tuple[str, Batch, set[str], set[str]]] = []  # steps: stage, batch, what moves, what drops out
-
-    def step(batch: Batch) -> Step:
-        moving = {
-            name.rpartition(".up.")[0] or name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad
-        }
-        noisy = {name for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.training}
-        taken.append((model.clock.stage, batch, moving - {"cascade"}, noisy))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    noisy: list[set[str]] = []  # what drops out, step by step
+    before_each_step(model, lambda _: noisy.append(
+        {name for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.training}))  # fmt: skip
+    steps = record_steps(model)
     fixture.epochs = 48
     fixture.train(pipeline)
     chain, answer = [f"cascade.blocks.{k}" for k in range(3)], {"trunk", "task_head"}
     own = {"features": {"encoders", *answer}, "together": {*chain, *answer}}
     own |= {f"block {k}": {name} for k, name in enumerate(chain)}
-    wrong = sum(moving != own[stage] for stage, _, moving, _ in taken) + abs(len({s for s, *_ in taken}) - len(own))
+    stages = [each.stage for each in steps.taken]
+    moving = [
+        {name.rpartition(".up.")[0] or name.split(".")[0] for name in each.moving} - {"cascade"} for each in steps.taken
+    ]
+    wrong = sum(m != own[stage] for stage, m in zip(stages, moving, strict=True)) + abs(len(set(stages)) - len(own))
     yield Claim("a block learns alone, then all of them with what answers", wrong, at_most=0)
     still = sum(
-        {f"{n}.dropout" for n in own[stage] if n in chain} != noisy for stage, _, _, noisy in taken if stage[0] != "f"
+        {f"{n}.dropout" for n in own[stage] if n in chain} != drops
+        for stage, drops in zip(stages, noisy, strict=True)
+        if stage[0] != "f"
     )
     yield Claim("codes of blocks that learn drop out, and no others", still, at_most=0)
-    shares = torch.tensor([sum(stage == name for stage, *_ in taken) / len(taken) for name in own])
+    shares = torch.tensor([stages.count(name) / len(stages) for name in own])
     yield Claim(
         "stages last as long as the paper's", difference(shares, torch.tensor([12, 20, 4, 4, 4]) / 44), at_most=0.02
     )
     for name, gap in (("features", 0.0), ("dropping", 0.3)):
         rows = torch.cat(
-            [b.present for stage, b, *_ in taken if (stage == "features") == (name == "features")]
+            [each.batch.present for each in steps.taken if (each.stage == "features") == (name == "features")]
         ).double()
         yield Claim(
             f"{name}: a slot is dropped as often as it should", float((1 - rows.mean() - gap).abs()), at_most=0.02

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import combinations
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from kintsugi.core import (
     Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Splits, Stage, Step, StreamSpec,
-    ablation_of, claims_of, difference, every_subset, register,
+    ablation_of, claims_of, difference, every_subset, record_steps, register,
 )  # fmt: skip
 from kintsugi.imperfect import parse_mechanism
 from kintsugi.layers.cascade import Autoencoder, InjectedCascade
@@ -154,30 +153,24 @@ def claims(fixture: Fixture) -> Claims:
     fixture.splits = Splits(train, fixture.splits.val, fixture.splits.test)
     pipeline = fixture.pipeline(blocks=2)  # five learn too slowly for a claim
     model: Any = pipeline.model
-    taken: list[tuple[str, Batch, set[str]]] = []  # steps: stage, batch, modules that move
-    start: dict[str, Any] = {}  # encoders, and the invariant one, as each stage found them
-
-    def step(batch: Batch) -> Step:
-        start.setdefault(model.clock.stage, copy.deepcopy((model.encoders, model.invariant)))
-        moving = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
-        taken.append((model.clock.stage, batch, moving))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    steps = record_steps(model, "encoders", "invariant")
     fixture.epochs = 56
     fixture.train(pipeline)
     nearer, draws, invariant, target = IFMMIN.card.claims
     whole = fixture.batch(80)
     yield Claim(nearer, _distance_to_teacher(model, whole), at_most=1.0)
-    holes = sum(int((~(batch.truth or batch).present).sum()) for _, batch, _ in taken)
+    holes = sum(int((~(each.batch.truth or each.batch).present).sum()) for each in steps.taken)
     yield Claim("both stages train on complete rows alone", holes, at_most=0)
     features = {"encoders", "invariant"}
     own = {"shared": {*features, "warm_trunk", "warm_head"}}
     own["imagine"] = {*features, "cascade", "transition", "trunk", "task_head"}
-    yield Claim("a stage moves its own modules alone", sum(len(m - own[stage]) for stage, _, m in taken), at_most=0)
-    later = [batch for stage, batch, _ in taken if stage == "imagine"]
-    yield Claim("both stages take as many steps", abs(2 * len(later) - len(taken)), at_most=0)
+    yield Claim(
+        "a stage moves its own modules alone",
+        sum(len(each.modules - own[each.stage]) for each in steps.taken),
+        at_most=0,
+    )
+    later = steps.batches("imagine")
+    yield Claim("both stages take as many steps", abs(2 * len(later) - len(steps.taken)), at_most=0)
     partly = torch.cat([~batch.present.all(1) for batch in later]).float().mean()
     yield Claim("the second stage hides a part of most rows", float(partly), at_least=0.75)  # 6 of 7 patterns
 
@@ -185,7 +178,7 @@ def claims(fixture: Fixture) -> Claims:
     whole = whole.map(lambda x: x.double() if x.is_floating_point() else x)
     batch = replace(every_subset(whole), truth=whole)
     nothing, losses, output = torch.zeros(()).double(), type(model).step(model, batch).losses, model(batch).output
-    encoders, shared = (each.double().requires_grad_(False) for each in start["imagine"])
+    encoders, shared = (each.double().requires_grad_(False) for each in steps.start["imagine"].values())
     hidden = model.encode(whole.where(~batch.present), encoders).flat()
     taught = torch.cat([shared(x) for x in model.encode(whole, encoders).pooled().unbind(1)], 1)
     h = model.encode(batch).pooled()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 from torch import nn
 
 from kintsugi.core import (
-    Claim, Claims, Batch, Card, Features, Fused, Fixture, Model, Prediction, Schema, Splits, Stage, Step, StreamSpec,
-    ablation_of, claims_of, register,
+    Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Splits, Stage, Step, StreamSpec,
+    ablation_of, claims_of, record_steps, register,
 )  # fmt: skip
 from kintsugi.imperfect import parse_mechanism
 from kintsugi.layers.imagination import Imaginer
@@ -142,27 +141,21 @@ def claims(fixture: Fixture) -> Claims:
     fixture.splits = Splits(train, fixture.splits.val, fixture.splits.test)
     pipeline = fixture.pipeline()
     model: Any = pipeline.model
-    taken: list[tuple[str, Batch, set[str]]] = []  # steps: stage, batch, modules that move
-    start: dict[str, nn.ModuleDict] = {}  # encoders as each stage found them
-
-    def step(batch: Batch) -> Step:
-        start.setdefault(model.clock.stage, copy.deepcopy(model.encoders))
-        moving = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
-        taken.append((model.clock.stage, batch, moving))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    steps = record_steps(model, "encoders")
     fixture.train(pipeline)
     complete = fixture.batch(80)
     yield Claim(MMIN.card.claims[0], _distance_to_teacher(model, complete), at_most=0.9)
-    holes = sum(int((~(batch.truth or batch).present).sum()) for _, batch, _ in taken)
+    holes = sum(int((~(each.batch.truth or each.batch).present).sum()) for each in steps.taken)
     yield Claim("both stages train on complete rows alone", holes, at_most=0)
     own = {"encoders": {"encoders", "warm_trunk", "warm_head"}}
     own["imagine"] = {"encoders", "forward_imagination", "backward_imagination", "trunk", "task_head"}
-    yield Claim("a stage moves its own modules alone", sum(len(m - own[stage]) for stage, _, m in taken), at_most=0)
-    later = [batch for stage, batch, _ in taken if stage == "imagine"]
-    yield Claim("both stages take as many steps", abs(2 * len(later) - len(taken)), at_most=0)
+    yield Claim(
+        "a stage moves its own modules alone",
+        sum(len(each.modules - own[each.stage]) for each in steps.taken),
+        at_most=0,
+    )
+    later = steps.batches("imagine")
+    yield Claim("both stages take as many steps", abs(2 * len(later) - len(steps.taken)), at_most=0)
     partly = torch.cat([~batch.present.all(1) for batch in later]).float().mean()
     yield Claim("the second stage hides a part of most rows", float(partly), at_least=0.75)  # 6 of 7 patterns
 
@@ -172,7 +165,7 @@ def claims(fixture: Fixture) -> Claims:
     with torch.no_grad():
         losses, output = type(model).step(model, batch).losses, model(batch).output.numpy()
         available = model.encode(batch).flat().numpy()
-        target = model.encode(batch.dropped(), start["imagine"].double()).flat().numpy()
+        target = model.encode(batch.dropped(), steps.start["imagine"]["encoders"].double()).flat().numpy()
     imagined, codes = _cascade(model.forward_imagination, available)
     recalled, _ = _cascade(model.backward_imagination, imagined)
     expected = {

@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kintsugi.core import (
-    Claim, Claims, Batch, Card, ConfigError, Features, Fused, Fixture, Model, Schema, Splits, Stage, Step,
-    ablation_of, claims_of, register,
+    Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Model, Schema, Splits, Stage, ablation_of, claims_of,
+    record_steps, register,
 )  # fmt: skip
 from kintsugi.imperfect import parse_mechanism
 from kintsugi.layers.prompts import CasePrompts
@@ -137,33 +137,27 @@ def claims(fixture: Fixture) -> Claims:
     fixture.splits, fixture.epochs = Splits(train, fixture.splits.val, fixture.splits.test), 5
     pipeline = fixture.pipeline()
     model: Any = pipeline.model
-    taken: list[tuple[str, Batch, set[str]]] = []  # steps: stage, batch, parameters that move
-    weights: dict[str, dict[str, Tensor]] = {}  # of the backbone, as each stage found them
-
-    def step(batch: Batch) -> Step:
-        stage = model.clock.stage
-        weights.setdefault(stage, {name: x.clone() for name, x in model.backbone.state_dict().items()})
-        taken.append((stage, batch, {name for name, p in model.named_parameters() if p.requires_grad}))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    steps = record_steps(model, "backbone")
     fixture.train(pipeline)
-    first, second = (next(stage for stage, _, _ in steps) for steps in (taken, taken[::-1]))
+    first, second = steps.start
     own = {first: ("encoders.", "backbone.", "task_head."), second: ("prompts.", "backbone.pooler.", "task_head.")}
-    foreign = [name for stage, _, moving in taken for name in moving if not name.startswith(own[stage])]
+    foreign = [name for each in steps.taken for name in each.moving if not name.startswith(own[each.stage])]
     yield Claim("a stage moves its own parameters alone", len(foreign), at_most=0)
-    dummies = sum("backbone.absent" in moving for _, _, moving in taken)
+    dummies = sum("backbone.absent" in each.moving for each in steps.taken)
     yield Claim("the tokens of absent modalities are constant", dummies, at_most=0)
     now = model.backbone.state_dict()
-    moved = [n for n, x in weights[second].items() if not n.startswith("pooler.") and not torch.equal(x, now[n])]
+    moved = [
+        n
+        for n, x in steps.start[second]["backbone"].state_dict().items()
+        if not n.startswith("pooler.") and not torch.equal(x, now[n])
+    ]
     yield Claim("the backbone stays as it was pretrained", len(moved), at_most=0)
-    complete = [batch.present.all(1) for stage, batch, _ in taken if stage == first]
+    complete = [batch.present.all(1) for batch in steps.batches(first)]
     yield Claim("the backbone is pretrained on complete rows alone", float((~torch.cat(complete)).sum()), at_most=0)
     epochs = len(complete) / math.ceil(int(train.present.all(1).sum()) / 64)
     yield Claim("three of five epochs pretrain", abs(epochs - 3), at_most=0)
     whole = {int(i): present for i, present in zip(train.index, train.present, strict=True)}
-    later = [batch for stage, batch, _ in taken if stage == second]
+    later = steps.batches(second)
     hidden = sum(int((whole[int(i)] != p).sum()) for b in later for i, p in zip(b.index, b.present, strict=True))
     yield Claim("prompts learn from rows as they are, where these have holes", hidden, at_most=0)
     fresh: Any = fixture.pipeline().model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from kintsugi.core import (
     Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Model, Prediction, Schema, Splits, Stage, Step, Stream,
-    StreamSpec, ablation_of, claims_of, difference, every_subset, register,
+    StreamSpec, ablation_of, claims_of, difference, every_subset, record_steps, register,
 )  # fmt: skip
 from kintsugi.imperfect import parse_mechanism
 from kintsugi.layers.cascade import Autoencoder, ResidualCascade
@@ -274,22 +273,13 @@ def claims(fixture: Fixture) -> Claims:
     fixture.splits = Splits(train, fixture.splits.val, fixture.splits.test)
     pipeline = fixture.pipeline(blocks=2)
     model: Any = pipeline.model
-    taken: list[tuple[str, Batch]] = []
-    start: dict[str, Any] = {}  # encoders and backbone as each stage found them
-
-    def step(batch: Batch) -> Step:
-        start.setdefault(model.clock.stage, copy.deepcopy((model.encoders, model.backbone)))
-        taken.append((model.clock.stage, batch))
-        result: Step = type(model).step(model, batch)
-        return result
-
-    model.__dict__["step"] = step
+    steps = record_steps(model, "encoders", "backbone")
     fixture.epochs = 8
     fixture.train(pipeline)
-    first, later = ([batch for stage, batch in taken if (stage == "complete") == kind] for kind in (True, False))
+    first, later = steps.batches("complete"), steps.batches("holes")
     holes = sum(int((~batch.present).sum()) + (batch.truth is not None) for batch in first)
     yield Claim("the first stage trains on complete rows, which it sees whole", holes, at_most=0)
-    yield Claim("both stages last as long", abs(len(first) - 0.5 * len(taken)) / len(taken), at_most=0.05)
+    yield Claim("both stages last as long", abs(len(first) - len(later)) / len(steps.taken), at_most=0.05)
     seen, whole = (torch.cat([b.present for b in each]) for each in (later, [b.truth or b for b in later]))
     lost = (whole & ~seen).sum(1)
     yield Claim("at most one is lost, and of complete rows alone", int((lost > whole.all(1).long()).sum()), at_most=0)
@@ -355,7 +345,7 @@ def claims(fixture: Fixture) -> Claims:
     wanted = 0.1 * (_kl(decoded, joint) + _kl(joint, decoded)).mean()
     yield Claim("decodings learn to be the tokens, and tokens the decodings", difference(losses["decoding"], wanted, model),
                 at_most=1e-9)  # fmt: skip
-    encoders, backbone = (each.double().requires_grad_(False) for each in start["holes"])
+    encoders, backbone = (each.double().requires_grad_(False) for each in steps.start["holes"].values())
     told = model.encode(batch.truth, encoders)
     known = told.present.all(1)
     target_code = backbone(told.pooled(), told.present)[1][known]
@@ -364,7 +354,7 @@ def claims(fixture: Fixture) -> Claims:
 
 
 def _pool(pool: GatedPooling, x: Tensor, group: int = 0) -> Tensor:
-    content, gate, score = (weight[group, 0] for weight in (pool.content, pool.gate, pool.score))
+    content, gate, score = (weight[group] for weight in (pool.content, pool.gate, pool.score))
     raw = (((x @ content) * (x @ gate).sigmoid()) @ score).exp()
     return (raw * x).sum(1) / raw.sum(1)
 
