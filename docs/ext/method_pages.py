@@ -62,7 +62,8 @@ def method_page(key: str) -> str:
         bullets(map(escape, card.simplified)) if card.simplified else "Nothing.\n",
         heading("What it claims", "-"),
         _claims(cls),
-        "The claims that it names fail on its ablation: " + _ablation(cls) + "\n",
+        "The claims that it names fail on its ablation: " + _off(cls.ablation) + "\n",
+        _parts(cls),
         heading("Cite", "-"),
         ".. code-block:: bibtex\n\n" + textwrap.indent(citation(card.key).bibtex, "   ") + "\n",
         heading("Arguments", "-"),
@@ -113,11 +114,20 @@ def _measured(key: str) -> str:
     return convert(page.read_text(encoding="utf-8"))
 
 
-def _ablation(cls: type[Component]) -> str:
-    if isinstance(cls.ablation, dict):
-        return "with " + ", ".join(f"``{name}={value!r}``" for name, value in cls.ablation.items()) + "."
-    what = _first_paragraph(cls.ablation).removeprefix("Off: ").rstrip(".")
-    return f"{escape(what)}. That is :py:class:`~{cls.ablation.__module__}.{cls.ablation.__qualname__}`."
+def _off(ablation: dict[str, Any] | type[Component]) -> str:
+    """What an ablation is: constructor values, or a class and what it takes away."""
+    if isinstance(ablation, dict):
+        return "with " + ", ".join(f"``{name}={value!r}``" for name, value in ablation.items()) + "."
+    what = _first_paragraph(ablation).removeprefix("Off: ").rstrip(".")
+    return f"{escape(what)}. That is :py:class:`~{ablation.__module__}.{ablation.__qualname__}`."
+
+
+def _parts(cls: type[Component]) -> str:
+    """The ablations of one of several mechanisms each; at least one named claim fails on each."""
+    if not cls.ablations:
+        return ""
+    lines = (f"*without {escape(part)}*: {_off(ablation)}" for part, ablation in cls.ablations.items())
+    return "It has several mechanisms, which are judged one by one:\n\n" + bullets(lines)
 
 
 def _claims(cls: type[Component]) -> str:
