@@ -85,7 +85,7 @@ def _known(data: Dataset) -> dict[str, Any]:
 
 
 def trained(job: Judged, train: Dataset, val: Dataset, auxiliary: Any) -> tuple[Pipeline, list[dict[str, Any]]]:
-    """The pipeline of a job, trained, and the history of its training."""
+    """The pipeline of a job, trained, and the history of its training. ``params``: other arguments, which no page has."""
     from kintsugi.training.checks import reads_auxiliary
     from kintsugi.training.trainer import Trainer
 
@@ -94,7 +94,9 @@ def trained(job: Judged, train: Dataset, val: Dataset, auxiliary: Any) -> tuple[
         torch.manual_seed(job.seed)
         whole_one = job.without is None
         pipeline = (
-            build_pipeline(cls, train.schema) if whole_one else build_ablation(cls, train.schema, job.without or "")
+            build_pipeline(cls, train.schema, **job.params)
+            if whole_one
+            else build_ablation(cls, train.schema, job.without or "", **job.params)
         )
     trainer = Trainer(**job.trainer, seed=job.seed, progress=False)
     trainer.fit(pipeline, Splits(train, val, auxiliary=auxiliary if reads_auxiliary(pipeline) else None))
