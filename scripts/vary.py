@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--updates", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=None)
+    parser.add_argument("--alone", action="store_true", help="leave the ablations out")
     parser.add_argument("--world", default=None, help="another premise than the first of the card")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -85,7 +86,7 @@ def main() -> None:
         mine = [value(job(asked.method, seed, params))[0] for seed in seeds]
         ahead = shown([a - b for a, b in zip(mine, host, strict=True)])
         line = f"{asked.method + ' ' + variant:44} {shown(mine)}; against the host {ahead}"
-        for part in judged_ablations(METHODS[asked.method]):
+        for part in () if asked.alone else judged_ablations(METHODS[asked.method]):
             other = [value(job(asked.method, seed, params, part))[0] for seed in seeds]
             gain = shown([a - b for a, b in zip(mine, other, strict=True)])
             line += f"; without {part or 'its mechanism'} {gain}"
