@@ -281,7 +281,8 @@ def claims(fixture: Fixture) -> Claims:
         torch.random.default_generator.manual_seed(fixture.seed)
         less = model.lossy(batch, whole)
         steps = []
-        for model.detach_teacher in (model.detach_teacher, False):
+        usual = model.detach_teacher
+        for model.detach_teacher in (usual, False):
             torch.random.default_generator.manual_seed(fixture.seed)
             steps.append(model.step(batch).losses)
     losses, none = steps[0], 0 * steps[0]["task"]
