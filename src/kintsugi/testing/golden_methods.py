@@ -37,7 +37,7 @@ SHORT: Mapping[str, Any] = MappingProxyType(
     {"epochs": 4, "batch_size": 24, "lr": 3e-3, "select": False, "progress": False}
 )
 # Epochs of those whose answers hardly tell rows apart after four: what they learn passes through narrow codes.
-LONGER: Mapping[str, int] = MappingProxyType({"if_mmin": 12, "mctn": 12})
+LONGER: Mapping[str, int] = MappingProxyType({"mctn": 12})
 
 # Values besides the usual one of arguments that are text or may be None; numbers of every method have one of each.
 OTHER_ARGUMENTS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
