@@ -155,7 +155,7 @@ def test_the_target_of_if_mmin_is_what_was_hidden() -> None:
 
 
 def test_invariant_features_are_shown_to_every_block_of_if_mmin() -> None:
-    model = IFMMIN(schema_of(5, 4, 3), dim=4)
+    model = IFMMIN(schema_of(5, 4, 3), dim=4, blocks=5)
     with torch.no_grad():
         for block in model.cascade.blocks:
             for parameter in block.up.parameters():  # type: ignore[union-attr]
@@ -166,7 +166,7 @@ def test_invariant_features_are_shown_to_every_block_of_if_mmin() -> None:
 
 
 def test_if_mmin_without_imagination_leaves_what_fed_it_alone() -> None:
-    model = IFMMIN(schema_of(5, 4, 3), dim=4, w_imagine=0.0)
+    model = IFMMIN(schema_of(5, 4, 3), dim=4, blocks=5, w_imagine=0.0)
     still = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert {name.split(".")[0] for name in still} == {"transition", "cascade"}
     assert all(name.startswith(("transition", "cascade.blocks.4.up")) for name in still)
@@ -184,9 +184,9 @@ def test_the_two_divergences_have_the_published_numbers() -> None:
 def test_gated_pooling_has_the_published_numbers() -> None:
     pool = GatedPooling(2, 1)
     with torch.no_grad():
-        pool.content[0, 0] = torch.tensor([[0.5, -0.1], [0.2, 0.7]])
-        pool.gate[0, 0] = torch.tensor([[1, 0.3], [-0.6, 0.4]])
-        pool.score[0, 0] = torch.tensor([[0.8], [-0.5]])
+        pool.content[0] = torch.tensor([[0.5, -0.1], [0.2, 0.7]])
+        pool.gate[0] = torch.tensor([[1, 0.3], [-0.6, 0.4]])
+        pool.score[0] = torch.tensor([[0.8], [-0.5]])
     x = torch.tensor([[0.2, -0.5], [1, 0.3], [-0.4, 0.8]])
     assert pool(x[None, None])[0, 0].tolist() == pytest.approx([0.36989977, 0.16096912])
 
