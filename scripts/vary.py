@@ -72,6 +72,8 @@ def main() -> None:
 
     def job(method: str, seed: int, params: Mapping[str, Any], without: str | None = None) -> Judged:
         source = place.source(asked.strength, seed)
+        mine = dict(place.params) if method == asked.method else {}
+        params = mine | dict(params)
         return Judged(source, method, seed, place.training, place.protocol, params=params, trainer=trainer, resamples=20,
                       without=without)  # fmt: skip
 

@@ -64,6 +64,16 @@ def test_a_page_has_its_ablations_hosts_and_seeds() -> None:
         assert longer == {(name, 1.0, seed) for name in (key, *HOSTS) for seed in range(10, 13)}
 
 
+def test_arguments_that_a_premise_asks_for_are_the_methods_own_and_another_trial() -> None:
+    found = list(entries("transmodality", budget()))
+    own = [e for e in found if e.place.role != "real"]
+    assert {tuple(e.job.params.items()) for e in own if e.method == "transmodality"} == {(("anchor", "m2"),)}
+    assert not any(e.job.params for e in own if e.method != "transmodality")
+    assert not any(e.job.params for e in found if e.place.role == "real")
+    job = next(e.job for e in own if e.method == "transmodality")
+    assert job.trial().hash != replace(job, params={}).trial().hash
+
+
 def test_methods_share_what_stands_beside_them() -> None:
     one, both = jobs_of(["mmin"], quick=True), jobs_of(["mmin", "mean_fusion"], quick=True)
     hosts = [job for job in both if job.method == "mean_fusion" and "redundant" in job.source.name]

@@ -53,6 +53,8 @@ class Judged(Job):
             versions: dict[str, Any] = {"origin": "scikit-learn"}
         else:
             decided |= {"trainer": _trainer(self.trainer)}
+            if self.params:
+                decided |= {"params": dict(self.params)}
             if self.without is not None:
                 decided |= {"without": self.without, "ablation": _ablation(self.method, self.without)}
             table = self.source.key not in GENERATED

@@ -65,6 +65,7 @@ def measured(found: Judgement, note: str = "") -> str:
 
 def _named(place: Place) -> str:
     more = [f"{name} {value}" for name, value in place.options if name != "premise"]
+    more += [f"the method with `{name}={value!r}`" for name, value in place.params]
     if place.role == "real":
         more += [f"training {place.training}", f"test {place.protocol}"]
     return f"`{place.title}`" + (f" ({', '.join(more)})" if more else "")

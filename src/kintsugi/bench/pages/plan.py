@@ -31,6 +31,7 @@ class Place:
     key: of the data set; options: of a world, without strength and seed.
     training, protocol: what is imperfect in training and at test; a world brings its own imperfection.
     strengths: of a world; a real set has one, 1.
+    params: arguments that the premise of the page's method asks for, such as which modality is there in use.
     """
 
     role: str
@@ -39,6 +40,7 @@ class Place:
     training: str = COMPLETE
     protocol: str = "clean"
     strengths: tuple[float, ...] = (1.0,)
+    params: tuple[tuple[str, Any], ...] = ()
 
     @property
     def title(self) -> str:
@@ -131,9 +133,10 @@ def places(key: str) -> tuple[Place, ...]:
     real = {"key": said["real"][task], **said["real"]["missing" if missing else "corrupted"], **own.get("real", {})}
     if "modalities" in more and real["key"] in said["few"]:
         real.setdefault("options", said["few"][real["key"]])
+    params = tuple(own.get("params", {}).items())
     return (
-        Place("own", "worlds", (("premise", world), *more.items()), strengths=STRENGTHS),
-        Place("other", "worlds", (("premise", other), *more.items())),
+        Place("own", "worlds", (("premise", world), *more.items()), strengths=STRENGTHS, params=params),
+        Place("other", "worlds", (("premise", other), *more.items()), params=params),
         Place("real", real["key"], tuple(real.get("options", {}).items()), real["training"], real["protocol"]),
     )
 
@@ -168,21 +171,21 @@ def entries(key: str, size: Budget) -> Iterator[Entry]:
         for strength in place.strengths:
             for seed in size.seeds(size.own if place.role == "own" else size.other):
                 for method, without in dict.fromkeys(mine + beside):
-                    yield _entry(place, strength, seed, method, without, size, size.updates)
+                    yield _entry(key, place, strength, seed, method, without, size, size.updates)
         if place.role == "own" and size.longer is not None:
             for seed in size.seeds(size.again):
                 for method, without in dict.fromkeys(mine + [(host, None) for host in HOSTS]):
-                    yield _entry(place, 1.0, seed, method, without, size, size.longer)
+                    yield _entry(key, place, 1.0, seed, method, without, size, size.longer)
 
 
 def _entry(
-    place: Place, strength: float, seed: int, method: str, without: str | None, size: Budget, updates: int
+    key: str, place: Place, strength: float, seed: int, method: str, without: str | None, size: Budget, updates: int
 ) -> Entry:
     name = method if without is None else f"{method} without {without or 'its mechanism'}"
     trainer = {} if method == PLAIN else size.trainer(updates)
     job = Judged(
-        place.source(strength, seed), method, seed, place.training, place.protocol, name, {}, trainer, resamples=20,
-        without=without,
+        place.source(strength, seed), method, seed, place.training, place.protocol, name,
+        dict(place.params) if method == key else {}, trainer, resamples=20, without=without,
     )  # fmt: skip
     return Entry(place, strength, seed, updates, method, without, job)
 

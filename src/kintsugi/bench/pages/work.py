@@ -85,7 +85,7 @@ def _known(data: Dataset) -> dict[str, Any]:
 
 
 def trained(job: Judged, train: Dataset, val: Dataset, auxiliary: Any) -> tuple[Pipeline, list[dict[str, Any]]]:
-    """The pipeline of a job, trained, and the history of its training. ``params``: other arguments, which no page has."""
+    """The pipeline of a job, trained, and the history of its training."""
     from kintsugi.training.checks import reads_auxiliary
     from kintsugi.training.trainer import Trainer
 
