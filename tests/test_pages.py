@@ -18,7 +18,7 @@ from kintsugi.bench.job import Source, rows_of
 from kintsugi.bench.pages import figures, plan
 from kintsugi.bench.pages.figures import KEPT, Mean, joined, judge, mean_of, paired, read_results, results_of
 from kintsugi.bench.pages.job import PLAIN, Judged
-from kintsugi.bench.pages.page import measured, percent, points, when
+from kintsugi.bench.pages.page import measured, percent, points, said, when
 from kintsugi.bench.pages.plain import candidates, columns
 from kintsugi.bench.pages.plan import BESIDE, HOSTS, Budget, budget, entries, jobs_of, places, planned
 from kintsugi.bench.pages.work import perform
@@ -263,13 +263,31 @@ def test_the_page_and_the_comparison(small: Budget) -> None:
     assert "settled: no side moves by more than a point" in text
     assert "Test rows apart" in text
     page = when({"mmin": found}, {"mmin": "MMIN"}, "Advice.")
-    assert "1 of 1 methods help" in page or "0 of 1 methods help; 1 of 1 beat their ablation" in page
+    assert "0 of 1 methods help, with one mechanism of theirs at least; 1 of 1 beat an ablation of theirs." in page
+    assert "plain hosts" not in page.lower()
+    assert "| beats its ablation |" in page
     assert "[MMIN](methods/mmin)" in page
     assert "Advice." in page
     assert "## `redundant`" in page
     nothing = measured(judge("mmin", made("mmin", noisy, small).iloc[:0], True))
     assert "have not been run" in nothing
     assert "*was not measured*" in nothing
+
+
+def test_of_several_mechanisms_each_has_a_verdict(small: Budget) -> None:
+    def one_of_two(entry: plan.Entry) -> float:
+        gain = {"distillation": -0.2, "fall-back": 0.0}.get(entry.without or "", 0.0) + 0.3 * (entry.method == "kd_mm")
+        return 0.3 + 0.001 * entry.seed + gain + 0.0005 * entry.seed * (entry.without == "fall-back")
+
+    found = judge("kd_mm", made("kd_mm", one_of_two, small), True)
+    assert (found.verdict, found.helpful, found.verdict_host) == ("does not differ", ("distillation",), "helps")
+    assert said(found) == "helps by distillation"
+    host = judge("mean_fusion", made("mean_fusion", one_of_two, small), True)
+    assert said(host) == "plain host"
+    page = when({"kd_mm": found, "mean_fusion": host}, {"kd_mm": "KD-MM", "mean_fusion": "Mean fusion"})
+    assert "1 of 1 methods help" in page
+    assert "do not count: Mean fusion." in page
+    assert "fall-back" in page.split("[KD-MM]")[1].split("|")[3]
 
 
 def test_words() -> None:

@@ -146,9 +146,8 @@ def write_pages(
 
 def one_line(found: Judgement) -> str:
     """The two verdicts of a method, in figures."""
-    from kintsugi.bench.pages.page import points
+    from kintsugi.bench.pages.page import points, said
 
-    least = [f"{part or 'its ablation'} {points(found.against('own', 1.0, part))}" for part in found.ablations]
-    host = points(found.against_host("own", 1.0))
-    said = f"{found.verdict} against {'; '.join(least)}; {found.verdict_host} against the plain host {host}"
-    return said.replace("*", "") + (f"; {found.lacking} trainings lack" if found.lacking else "")
+    gains = [f"{part or 'its mechanism'} {points(found.against('own', 1.0, part))}" for part in found.ablations]
+    line = f"{said(found)}: {'; '.join(gains)}; to the plain host {points(found.against_host('own', 1.0))}"
+    return line.replace("*", "") + (f"; {found.lacking} trainings lack" if found.lacking else "")

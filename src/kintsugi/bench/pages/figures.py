@@ -149,6 +149,7 @@ class Judgement:
     ablations: tuple[str, ...]
     cells: dict[tuple[str, float, int], dict[tuple[str, str | None], Cell]]
     lacking: int  # trainings that were not run yet
+    rests: bool = True  # on a premise; a plain host does not
 
     def cell(
         self, role: str, strength: float, name: str, without: str | None = None, updates: int | None = None
@@ -216,12 +217,17 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """Against the ablation, or the least of several."""
+        """Against the ablation; of several, the least."""
         found = [self.against("own", 1.0, part).verdict for part in self.ablations]
         for worst in ("not measured", "harms", "does not differ"):
             if worst in found or not found:
                 return worst
         return "helps"
+
+    @property
+    def helpful(self) -> tuple[str, ...]:
+        """Mechanisms without which the method is worse; "" of the only one."""
+        return tuple(part for part in self.ablations if self.against("own", 1.0, part).verdict == "helps")
 
     @property
     def verdict_host(self) -> Verdict:
@@ -259,7 +265,8 @@ def judge(key: str, results: pd.DataFrame, quick: bool = False) -> Judgement:
             group = groups.setdefault((entry.place.role, entry.strength, entry.updates), {})
             group.setdefault((entry.method, entry.without), []).append((entry, line))
     cells = {where: {who: _cell(found) for who, found in group.items()} for where, group in groups.items()}
-    return Judgement(key, places(key), size.updates, size.longer, judged_ablations(METHODS[key]), cells, lacking)
+    parts, rests = judged_ablations(METHODS[key]), bool(METHODS.card(key).worlds)
+    return Judgement(key, places(key), size.updates, size.longer, parts, cells, lacking, rests)
 
 
 def _cell(found: Sequence[tuple[Entry, Any]]) -> Cell:

@@ -196,19 +196,23 @@ def when(judgements: Mapping[str, Judgement], names: Mapping[str, str], advice: 
     Args:
         judgements: by key. names: key -> name of the method. advice: what follows, in words.
     """
-    done = {key: found for key, found in judgements.items() if found.verdict != "not measured"}
-    beat = [key for key, found in done.items() if found.verdict == "helps"]
+    done = {key: found for key, found in judgements.items() if found.rests and found.verdict != "not measured"}
+    beat = [key for key, found in done.items() if found.helpful]
     both = [key for key in beat if done[key].verdict_host == "helps"]
+    plain = [names[key] for key, found in judgements.items() if not found.rests]
     lines = [
         "# When does it help?",
         "",
         "Each method where its premise holds, at full strength: against the same training without its mechanism, against the "
         "plain host on all rows (natural views or random subsets, as validation rows prefer), against the plain scikit-learn "
         "baseline that validation rows choose. Points with 95 % intervals, paired over seeds; bold: the interval leaves out 0. "
-        "A method *helps* where it beats both its ablation and the plain host. Made by `kintsugi bench pages`; each method's own "
-        "page has all strengths, another world and a real set.",
+        "A mechanism *helps* where the method beats both its ablation and the plain host; of several mechanisms each has an "
+        "ablation of its own. Made by `kintsugi bench pages`; each method's own page has all strengths, another world and a real "
+        "set.",
         "",
-        f"{len(both)} of {len(done)} methods help; {len(beat)} of {len(done)} beat their ablation.",
+        f"{len(both)} of {len(done)} methods help, with one mechanism of theirs at least; {len(beat)} of {len(done)} beat an "
+        "ablation of theirs."
+        + (f" Plain hosts rest on no premise and do not count: {', '.join(plain)}." if plain else ""),
         "",
     ]
     if advice:
@@ -220,21 +224,31 @@ def when(judgements: Mapping[str, Judgement], names: Mapping[str, str], advice: 
     return "\n".join(lines).rstrip() + "\n"
 
 
+def said(found: Judgement) -> str:
+    """Both verdicts in a few words."""
+    if not found.rests:
+        return "plain host"
+    some = " and ".join(part or "its mechanism" for part in found.helpful)
+    every = len(found.helpful) == len(found.ablations)
+    if found.verdict_host == "helps" and some:
+        return "helps" if every else f"helps by {some}"
+    if some:
+        return "beats its ablation" if every else f"beats that of {some}"
+    return SAID[found.verdict]
+
+
 def _world(here: Mapping[str, Judgement], names: Mapping[str, str]) -> list[str]:
     rows = []
     for key, found in here.items():
         mine = found.cell("own", 1.0, key)
-        least = min(
-            (found.against("own", 1.0, part) for part in found.ablations), key=lambda m: m.value if m.n else math.inf
-        )
-        helps = found.verdict == found.verdict_host == "helps"
-        said = "helps" if helps else "beats its ablation" if found.verdict == "helps" else found.verdict
+        gains = [(part, points(found.against("own", 1.0, part))) for part in found.ablations]
         rows.append(
             [
                 f"[{names[key]}](methods/{key})", percent(mean_of(mine.value.values())) if mine else "–",
-                percent(mean_of(mine.optimum.values())) if mine else "–", points(least),
+                percent(mean_of(mine.optimum.values())) if mine else "–",
+                "; ".join(f"{part} {gain}" if part else gain for part, gain in gains) if found.rests else "–",
                 points(found.against_host("own", 1.0)), points(found.against_other("own", 1.0, PLAIN)),
-                {True: "yes", False: "no", None: "–"}[found.settled], said,
+                {True: "yes", False: "no", None: "–"}[found.settled], said(found),
             ]
         )  # fmt: skip
     head = [
