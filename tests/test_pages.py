@@ -64,6 +64,16 @@ def test_a_page_has_its_ablations_hosts_and_seeds() -> None:
         assert longer == {(name, 1.0, seed) for name in (key, *HOSTS) for seed in range(10, 13)}
 
 
+def test_a_method_is_tried_on_real_rows_under_what_it_is_built_for() -> None:
+    for key, protocol in (
+        ("ccm", "corruptions"),
+        ("vmloc", "corruptions"),
+        ("random_subsets", "rates"),
+        ("mctn", "rates"),
+    ):
+        assert places(key)[2].protocol.startswith(protocol)
+
+
 def test_arguments_that_a_premise_asks_for_are_the_methods_own_and_another_trial() -> None:
     found = list(entries("transmodality", budget()))
     own = [e for e in found if e.place.role != "real"]
@@ -272,6 +282,11 @@ def test_the_page_and_the_comparison(small: Budget) -> None:
     nothing = measured(judge("mmin", made("mmin", noisy, small).iloc[:0], True))
     assert "have not been run" in nothing
     assert "*was not measured*" in nothing
+    first = made("mmin", noisy, small)
+    first = judge("mmin", first[first["data"].str.contains("strength 1")], True)
+    assert "with the premise" not in measured(first).split("**The world")[0]
+    assert "Values are accuracy in percent" in text
+    assert "Values are R² in percent" in measured(judge("discom", made("discom", noisy, small), True))
 
 
 def test_of_several_mechanisms_each_has_a_verdict(small: Budget) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kintsugi.bench.pages.plan import HOSTS, Entry, Place, budget, entries, places
+from kintsugi.bench.pages.plan import HOSTS, Entry, Place, budget, entries, places, task_of
 from kintsugi.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Judgement:
     cells: dict[tuple[str, float, int], dict[tuple[str, str | None], Cell]]
     lacking: int  # trainings that were not run yet
     rests: bool = True  # on a premise; a plain host does not
+    metric: str = "accuracy"
 
     def cell(
         self, role: str, strength: float, name: str, without: str | None = None, updates: int | None = None
@@ -265,8 +266,9 @@ def judge(key: str, results: pd.DataFrame, quick: bool = False) -> Judgement:
             group = groups.setdefault((entry.place.role, entry.strength, entry.updates), {})
             group.setdefault((entry.method, entry.without), []).append((entry, line))
     cells = {where: {who: _cell(found) for who, found in group.items()} for where, group in groups.items()}
-    parts, rests = judged_ablations(METHODS[key]), bool(METHODS.card(key).worlds)
-    return Judgement(key, places(key), size.updates, size.longer, parts, cells, lacking, rests)
+    card, parts = METHODS.card(key), judged_ablations(METHODS[key])
+    metric = "accuracy" if task_of(card) == "classification" else "R²"
+    return Judgement(key, places(key), size.updates, size.longer, parts, cells, lacking, bool(card.worlds), metric)
 
 
 def _cell(found: Sequence[tuple[Entry, Any]]) -> Cell:

@@ -129,7 +129,7 @@ def places(key: str) -> tuple[Place, ...]:
         more["kind"] = "series"
     if card.modalities[1] is not None and card.modalities[1] < 3:
         more["modalities"] = card.modalities[1]
-    missing = any(word.startswith("missing") for word in card.imperfection) or not card.imperfection
+    missing = not card.imperfection or card.imperfection[0].startswith("missing")  # what it is built for comes first
     real = {"key": said["real"][task], **said["real"]["missing" if missing else "corrupted"], **own.get("real", {})}
     if "modalities" in more and real["key"] in said["few"]:
         real.setdefault("options", said["few"][real["key"]])
