@@ -11,7 +11,7 @@ import torch
 from kintsugi.core.card import Card
 from kintsugi.core.claims import Claim, Claims
 from kintsugi.core.data import Splits
-from kintsugi.core.errors import UnknownName
+from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.features import Features, Fused
 from kintsugi.core.fixture import Fixture
 from kintsugi.core.methods import (
@@ -29,7 +29,7 @@ from kintsugi.core.schema import Schema
 from kintsugi.core.stage import Stage
 from kintsugi.core.wrappers import Strategy
 from kintsugi.imperfect import mcar
-from kintsugi.methods.corrupted.augmentation.random_subsets import RandomSubsets
+from kintsugi.methods.corrupted.augmentation.random_subsets import RandomSubsets, WholeRows
 from kintsugi.methods.missing.alignment.m3care import M3Care
 from kintsugi.methods.missing.distillation.kd_mm import KDMM
 from kintsugi.methods.missing.prompt.missing_aware_prompts import MissingAwarePrompts
@@ -299,6 +299,13 @@ def test_random_subsets_are_the_view_of_stages_that_have_none_of_their_own() -> 
     ]  # fmt: skip
     off = build_ablation(RandomSubsets, schema)
     assert [s.view for _, s in off.stages()] == ["natural"]
+
+
+@pytest.mark.parametrize("part", [RandomSubsets, WholeRows])
+def test_random_subsets_refuse_a_host_that_never_descends(part: type[RandomSubsets]) -> None:
+    schema = toy("regression", rows=20).schema
+    with pytest.raises(ConfigError, match="DISCOM is solved in closed form"):
+        Pipeline(create("discom", schema).model, strategies=[part(schema)])
 
 
 def test_random_subsets_train_a_host_as_a_strategy_of_one_s_own_would_and_leave_nothing_in_use() -> None:

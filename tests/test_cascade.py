@@ -86,6 +86,14 @@ def test_activations_stand_where_they_are_asked_for() -> None:
     assert all("bias" not in name for name, _ in closed.named_parameters())
 
 
+def test_the_way_back_may_differ_from_the_way_there() -> None:
+    block = Autoencoder([6, 6, 3, 2], back=[2, 3, 6])
+    shapes = [
+        [tuple(layer.weight.shape) for layer in half if isinstance(layer, nn.Linear)] for half in (block.down, block.up)
+    ]
+    assert shapes == [[(6, 6), (3, 6), (2, 3)], [(3, 2), (6, 3)]]
+
+
 def test_dropout_is_of_what_is_decoded_and_ends_with_training() -> None:
     torch.manual_seed(0)
     block = Autoencoder([4, 64], dropout=0.5)

@@ -77,6 +77,12 @@ def test_of_equally_near_donors_the_first_is_taken_and_without_one_the_cell_is_0
     assert stranger[0].tolist() == [[0, 0, 1]]
 
 
+def test_donors_that_a_row_may_not_take_from_are_as_if_they_were_not_there() -> None:
+    others = torch.tensor([[False, True, True]])  # of distance 0, 1.73, 3.46
+    filled = neighbour_fill(ROW, ~ROW.isnan(), DONORS, ~DONORS.isnan(), [1, 2, 3], others)
+    assert [each[0].tolist() for each in filled] == [[1, 7, 3], [1, 8, 3], [1, 8, 3]]
+
+
 def test_no_neighbours_are_refused() -> None:
     with pytest.raises(ConfigError, match="0"):
         neighbour_fill(ROW, ~ROW.isnan(), DONORS, ~DONORS.isnan(), [0])
@@ -150,6 +156,30 @@ def test_a_series_is_a_column_a_channel_and_step() -> None:
     assert values == [[1, 2, 0, 0, 3, 4]]
     assert seen == [[1, 1, 0, 0, 1, 1]]
     assert cells(Modality("s", "series", (3, 2)), torch.ones(1, 3, 2))[1] == [[1] * 6]
+
+
+def test_padding_behind_a_series_does_not_matter() -> None:
+    modality = Modality("s", "series", (None, 2))
+    x = torch.randn(2, 40, 2, generator=torch.Generator().manual_seed(0))
+    for length in (1, 6, 16, 21, 33):
+        short, mask = x[:, :length], torch.ones(2, length, dtype=torch.bool)
+        mask[1, : length // 2] = False
+        padding = torch.full((2, 40 - length, 2), NAN)
+        padded = cells(modality, torch.cat([short, padding], 1), torch.cat([mask, padding[..., 0] > 0], 1))
+        assert padded == cells(modality, short, mask)
+        pooled = torch.nn.functional.adaptive_avg_pool1d(short[:1].transpose(1, 2), 16).transpose(1, 2).flatten()
+        assert padded[0][0] == pytest.approx(pooled.tolist(), abs=1e-6)
+
+
+def test_what_is_behind_the_last_step_of_a_series_of_known_length_is_lost() -> None:
+    x, mask = torch.arange(4.0).view(1, 4, 1), torch.tensor([[True, True, False, False]])
+    assert cells(Modality("s", "series", (4, 1)), x, mask) == ([[0, 1, 0, 0]], [[1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("video", (4, 3, 8, 8)), ("points", (10, 3)), ("volume", (1, 8, 8, 8))])
+def test_kinds_without_columns_are_refused_by_name(kind: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=f"'m': {kind} .* audio, image, series, tabular, text, vector"):
+        Columns(Modality("m", kind, shape))
 
 
 def test_other_kinds_are_their_lowlevel_features() -> None:

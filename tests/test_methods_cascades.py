@@ -154,6 +154,33 @@ def test_the_target_of_if_mmin_is_what_was_hidden() -> None:
     assert whole.flatten().tolist() == [2, 5, -1]
 
 
+def test_the_first_stage_of_if_mmin_compares_what_is_there() -> None:
+    """Under a view that hides parts, an absent modality's features are a constant, of which no moment is taken."""
+    schema = schema_of(2, 2, 2)
+    model = IFMMIN(schema, dim=2, w_cmd=1.0)
+    model.clock.stage = "shared"
+    seen = torch.arange(8)[:, None] % 4 != torch.arange(3)
+    x, y, z = model(batch := batch_of(schema, 8, present=seen)).extras["invariant"].unbind(1)
+    a, b, c = seen.unbind(1)
+    wanted = (cmd(x[a], y[b]) + cmd(x[a], z[c]) + cmd(y[b], z[c])) / 3
+    assert model.step(batch).losses["cmd"].item() == pytest.approx(wanted.item())
+
+
+def test_ablations_of_if_mmin_move_as_much_and_imagine_the_mean() -> None:
+    schema = schema_of(1, 1, 1)
+    kinds: list[Any] = [IFMMIN, METHODS["if_mmin"].ablation, METHODS["if_mmin"].ablations["the imagination"]]
+    assert len({sum(p.numel() for p in kind(schema, dim=2).parameters() if p.requires_grad) for kind in kinds}) == 1
+    for kind in kinds[1:]:
+        model = kind(schema, dim=1)
+        model.teacher, model.teacher_invariant = nn.ModuleDict({n: Affine(2, 1) for n in schema.names}), nn.Identity()
+        inputs = {n: torch.tensor([[x], [x + 1], [9.0]]) for n, x in zip(schema.names, (0.5, 2.0, -1.0), strict=True)}
+        batch = Batch(schema.names, inputs, torch.ones(3, 3, dtype=torch.bool), torch.arange(3), torch.zeros(3).long())
+        hidden, _ = model.taught(
+            batch.view(torch.tensor([[True, False, True], [False, False, True], [True, True, True]]))
+        )
+        assert hidden.tolist() == [[0, 6, 0], [4, 6, 0], [0, 0, 0]]  # means of 5 and 7, of 4 alone
+
+
 def test_invariant_features_are_shown_to_every_block_of_if_mmin() -> None:
     model = IFMMIN(schema_of(5, 4, 3), dim=4, blocks=5)
     with torch.no_grad():
@@ -294,6 +321,37 @@ def test_emmr_learns_nothing_from_the_teacher_in_rows_that_were_never_complete()
     assert model.step(shown).losses["encoding"].item() > 0
     assert not any(p.requires_grad for p in model.get_submodule("teacher").parameters())
     assert not model.train().get_submodule("teacher").training
+
+
+def test_emmr_learns_nothing_from_a_row_in_which_nothing_came_in() -> None:
+    schema, present = schema_of(5, 4, 3), torch.ones(6, 3, dtype=torch.bool)
+    present[0] = False
+    model, batch = EMMR(schema, dim=4), batch_of(schema, 6, present=present)
+    some = batch_of(schema, 6).rows(torch.arange(1, 6))
+    for name, loss in model.step(some).losses.items():
+        if name != "task":  # there the prior answers, from which nothing is learned
+            assert model.step(batch).losses[name].item() == pytest.approx(loss.item(), rel=1e-5), name
+    nothing = batch_of(schema, 2, present=torch.zeros(2, 3, dtype=torch.bool))
+    assert {n: x.item() for n, x in model.step(nothing).losses.items() if n != "task"} == {"branches": 0, "decoding": 0}
+
+
+def test_reconstructors_of_emmr_keep_what_differs_by_row() -> None:
+    """Seven layers, slope 0.2 and weights of Glorot's variance, 2 / (in + out), as in the release."""
+    model = EMMR(schema_of(5, 4, 3), dim=100)
+    for each in (model.autoencoder, *model.cascade.blocks):
+        linear = [layer for layer in each.modules() if isinstance(layer, nn.Linear)]
+        assert [layer.out_features for layer in linear] == [300, 256, 128, 64, 128, 256, 300]
+        assert {layer.negative_slope for layer in each.modules() if isinstance(layer, nn.LeakyReLU)} == {0.2}
+        for layer in linear:
+            wanted = 2 / (layer.in_features + layer.out_features)
+            assert layer.weight.var().item() == pytest.approx(wanted, rel=0.05)
+
+
+def test_each_choice_of_emmr_is_switched_off_alone() -> None:
+    outputs = torch.randn(3, 3, 5, 4, generator=generator("outputs"))
+    for hyper, even in (({}, False), ({"selection": "uniform"}, False), ({"confident": False}, True)):
+        shares = EMMR(schema_of(3, 3, 3), dim=2, **hyper).shares(outputs)
+        assert torch.allclose(shares, torch.full_like(shares, 1 / 3)) is even
 
 
 def test_an_unknown_selection_is_refused() -> None:

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kintsugi.core import Batch, Modality, Schema
+from kintsugi.core import Batch, Modality, Schema, Splits
+from kintsugi.core.encoder import make_encoder, own_encoders
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import build_ablation
+from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.layers.gaussian import product_of_experts
-from kintsugi.methods.corrupted.noise_aware.admn import ADMN, level_error
+from kintsugi.methods.corrupted.noise_aware.admn import ADMN, Loud, level_error
 from kintsugi.methods.corrupted.robust_fusion.vmloc import Blanking, ChannelAttention, VMLoc, log_density
 from kintsugi.methods.missing.distillation.mitr_dnet import MITRDNet, attraction, distillation, reconstruction
 from kintsugi.tasks import Classification, Multilabel, Regression
@@ -77,7 +79,7 @@ def noted(model: VMLoc) -> list[Tensor]:
 def saying(pose: list[float], ratio: list[float], weight: float, doubly: bool = False) -> tuple[VMLoc, Batch, Tensor]:
     """A model whose samples cost so much, and have this ``log p - log q``; their z, a leaf."""
     model = VMLoc(
-        schema_of(Regression(), (2,), (2,)), dim=8, samples=3, ratio_weight=weight, doubly=doubly, dropout=0.0
+        schema_of(Regression(), (2,), (2,)), dim=16, samples=3, ratio_weight=weight, doubly=doubly, dropout=0.0
     )
     model = model.double().train()
     batch = batch_of(model.schema, 1, torch.zeros(1)).map(lambda x: x.double() if x.is_floating_point() else x)
@@ -114,7 +116,7 @@ def test_the_density_is_of_a_gaussian_whose_deviation_is_the_root_of_the_varianc
 def test_the_error_of_a_pose_is_that_of_the_authors_code() -> None:
     """There translation and rotation are means over three numbers each; here every number has a scale, and all are summed."""
     names = tuple("xyzuvw")
-    model = VMLoc(schema_of(Regression(names, (0.0,) * 6, (1.0,) * 6), (2,), (2,)), dim=8).double()
+    model = VMLoc(schema_of(Regression(names, (0.0,) * 6, (1.0,) * 6), (2,), (2,)), dim=16).double()
     with torch.no_grad():
         model.log_scale.copy_(torch.tensor([0.0] * 3 + [-3.0] * 3))
     said = torch.tensor([[0.1, 0.2, 0.3, 0, 0.1, 0.2]] * 2, dtype=torch.float64)
@@ -124,16 +126,16 @@ def test_the_error_of_a_pose_is_that_of_the_authors_code() -> None:
     # the target passes through float32
     assert (each / 3).flatten().tolist() == pytest.approx([-0.1885950769] * 2, abs=1e-6)
     assert model.log_scale.requires_grad
-    assert not any("log_scale" in name for name, _ in VMLoc(schema_of(TWO, (2,), (2,)), dim=8).named_parameters())
+    assert not any("log_scale" in name for name, _ in VMLoc(schema_of(TWO, (2,), (2,)), dim=16).named_parameters())
 
 
 def test_classes_and_labels_cost_their_negative_log_likelihood() -> None:
     output = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 3.0]])
-    model = VMLoc(schema_of(TWO, (2,), (2,)), dim=8)
+    model = VMLoc(schema_of(TWO, (2,), (2,)), dim=16)
     each = model.surprise(output, batch_of(model.schema, 2, torch.tensor([0, 1])), 2)
     p = np.exp(output.numpy()) / np.exp(output.numpy()).sum(1, keepdims=True)
     np.testing.assert_allclose(each.flatten().detach(), -np.log(p[[0, 1, 2, 3], [0, 0, 1, 1]]), rtol=1e-5)
-    labels = VMLoc(schema_of(Multilabel(("a", "b")), (2,), (2,)), dim=8)
+    labels = VMLoc(schema_of(Multilabel(("a", "b")), (2,), (2,)), dim=16)
     target = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     each = labels.surprise(output, batch_of(labels.schema, 2, target), 2)
     q, y = 1 / (1 + np.exp(-output.numpy())), target.numpy().repeat(2, 0)
@@ -147,13 +149,13 @@ def test_the_doubly_reparameterised_gradient_of_a_sample_is_weighted_once_more_a
     slopes, weights = list[Tensor](), list[list[Tensor]]()
     for doubly in (False, True):
         torch.manual_seed(1)
-        model = VMLoc(schema, dim=8, samples=4, ratio_weight=0.0, shrink=1.0, dropout=0.0, doubly=doubly).train()
+        model = VMLoc(schema, dim=16, samples=4, ratio_weight=0.0, shrink=1.0, dropout=0.0, doubly=doubly).train()
         weights += [noted(model)]
         torch.manual_seed(2)
         step = model.step(batch)
         assert step.prediction is not None
         z = step.prediction.extras["z"]
-        assert z.shape == (6, 4, 8)
+        assert z.shape == (6, 4, 16)
         slopes.append(torch.autograd.grad(step.losses["bound"], z)[0])
     (weight,), (same,) = weights
     torch.testing.assert_close(weight, same)
@@ -183,27 +185,30 @@ def test_attention_is_over_the_last_axis_of_the_outer_product() -> None:
         np.testing.assert_allclose(layer(x)[row].detach(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_of_five_batches_one_lacks_the_first_and_one_the_second_modality() -> None:
+def test_of_five_batches_one_lacks_the_first_and_one_the_second_modality_on_average() -> None:
     schema = schema_of(TWO, (2,), (2,))
     batch = batch_of(schema, 3, present=torch.tensor([[1, 1], [1, 0], [0, 1]]) > 0)
-    view, draws = Blanking(), torch.Generator()
-    kept = [view(batch, draws).int().tolist() for _ in range(10)]
-    whole = [[1, 1], [1, 0], [0, 1]]
-    assert kept[:5] == [whole, [[0, 1], [1, 0], [0, 1]], [[1, 0], [1, 0], [0, 1]], whole, whole]
-    assert kept[5:] == kept[:5]
-    model = VMLoc(schema, dim=8)
-    first, second = model.stages()
-    assert (first.name, second.view) == ("blank", "natural")
-    assert first.fraction == pytest.approx(1 / 3)
-    model.blanking.number = 4
-    model.on_epoch(Fixture(VMLoc).splits)
-    assert model.blanking.number == 0
-    assert [stage.name for stage in VMLoc(schema, dim=8, blanking=0.0).stages()] == ["whole"]
+    view = Blanking()
+    # a generator for each batch: epochs of one batch have their share too
+    kept = [str(view(batch, torch.Generator().manual_seed(seed)).int().tolist()) for seed in range(2000)]
+    whole, first, second = "[[1, 1], [1, 0], [0, 1]]", "[[0, 1], [1, 0], [0, 1]]", "[[1, 0], [1, 0], [0, 1]]"
+    assert set(kept) == {whole, first, second}
+    shares = [kept.count(each) / 2000 for each in (whole, first, second)]
+    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.04)  # 4 standard deviations
+    # the same draws are the same batches, whatever was drawn before: a training goes on as it would have
+    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
+    again = [[view(batch, each).tolist() for _ in range(9)] for each in draws]
+    assert again[0] == again[1]
+    model = VMLoc(schema, dim=16)
+    early, late = model.stages()
+    assert (early.name, late.view) == ("blank", "natural")
+    assert early.fraction == pytest.approx(1 / 3)
+    assert [stage.name for stage in VMLoc(schema, dim=16, blanking=0.0).stages()] == ["whole"]
 
 
 def test_in_use_nothing_is_drawn_and_weights_are_shares_of_precision() -> None:
     torch.manual_seed(0)
-    model = VMLoc(schema_of(TWO, (3,), (3,)), dim=8)
+    model = VMLoc(schema_of(TWO, (3,), (3,)), dim=16)
     batch = batch_of(model.schema, 4, present=torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]) > 0)
     model.train()
     assert not torch.equal(model(batch).output, model(batch).output)
@@ -221,7 +226,7 @@ def test_in_use_nothing_is_drawn_and_weights_are_shares_of_precision() -> None:
 
 def test_a_row_without_label_or_modality_has_no_part_in_the_bound() -> None:
     torch.manual_seed(0)
-    model = VMLoc(schema_of(TWO, (3,), (3,)), dim=8).train()
+    model = VMLoc(schema_of(TWO, (3,), (3,)), dim=16).train()
     batch = batch_of(model.schema, 4, torch.tensor([0, 1, 1, 0]), torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]) > 0)
     batch = replace(batch, target_present=torch.tensor([True, True, False, True]))
     losses = []
@@ -233,9 +238,13 @@ def test_a_row_without_label_or_modality_has_no_part_in_the_bound() -> None:
 
 
 def test_vmloc_refuses_what_it_cannot_do() -> None:
-    refused: list[dict[str, Any]] = [{"dim": 12}, {"samples": 0}, {"blanking": 1.0}]
+    refused: list[dict[str, Any]] = [
+        {"dim": 12}, {"dim": 20}, {"dim": 8}, {"samples": 0}, {"blanking": 1.0}, {"ratio_weight": -1.0}, {"shrink": 0.0},
+        {"shrink": -1.0},
+    ]  # fmt: skip
     for hyper in refused:
-        with pytest.raises(ConfigError, match="multiple of 8"):
+        ((name, value),) = hyper.items()
+        with pytest.raises(ConfigError, match=f"{name}={value}"):
             VMLoc(schema_of(TWO, (2,), (2,)), **hyper)
 
 
@@ -271,6 +280,36 @@ def test_noise_is_on_numbers_of_every_kind_and_on_nothing_else() -> None:
     assert torch.equal(shaken.inputs["t"], inputs["t"])
     assert not shaken.inputs["c"][:, 1].any()
     assert (shaken.inputs["c"][:, [0, 2]] != 0).all()
+
+
+def test_no_level_is_drawn_where_no_noise_can_be() -> None:
+    codes = Modality("c", "tabular", (3,), categories=(4, 4, 4))
+    model = ADMN(Schema((codes, Modality("k", "vector", (2,)), Modality("v", "vector", (2,))), TWO), dim=8)
+    inputs = {"c": torch.ones(40, 3), "k": torch.ones(40, 2), "v": torch.randn(40, 2)}
+    batch = Batch(tuple(inputs), inputs, torch.ones(40, 3) > 0, torch.arange(40), torch.arange(40) % 2)
+    source = TensorSource(model.schema, batch, "constants")
+    source.split = dict(zip(("train", "val", "test"), torch.arange(40).split([20, 10, 10]), strict=True))
+    train, val, _ = Dataset(source).split()
+    model.prepare(Splits(train, val), model.stages()[0])
+    level = model.drawn(batch)
+    assert not level[:, :2].any()
+    assert level[:, 2].all()
+
+
+def test_the_controller_is_told_how_loud_an_input_is() -> None:
+    """The log of the root mean square of what is seen, times a linear map, beside what the encoder says."""
+    torch.manual_seed(0)
+    for modality, x, mask, seen in (
+        (Modality("v", "vector", (3,)), [[3.0, 4.0, 0.0]], None, [3.0, 4.0, 0.0]),
+        (Modality("s", "series", (2, 2)), [[[3.0, 4.0], [NAN, NAN]]], [[True, False]], [3.0, 4.0]),
+        (Modality("c", "tabular", (3,), categories=(0, 4, 0)), [[3.0, 2.0, NAN]], [[True, True, False]], [3.0]),
+    ):
+        inside = make_encoder(modality, 8)
+        layer = Loud(inside, modality, 8).eval()
+        row, told = torch.tensor(x), None if mask is None else torch.tensor(mask)
+        loud = 0.5 * math.log(np.square(seen).mean() + 1e-4)
+        expected = inside(row, told).pooled() + layer.scale.weight[:, 0] * loud + layer.scale.bias
+        torch.testing.assert_close(layer(row, told).tokens[:, 0], expected)
 
 
 def test_the_spread_is_of_what_training_rows_show() -> None:
@@ -431,15 +470,19 @@ def test_targets_of_the_attraction_get_no_gradient() -> None:
     assert z.grad is None
 
 
+def loses_the_second(rows: Batch, whole: Any) -> tuple[Batch, dict[str, Tensor]]:
+    """In place of what is drawn."""
+    return rows.where(torch.tensor([True, False])), {n: torch.full((len(rows), 1), n == "m1") for n in rows.names}
+
+
 @pytest.mark.parametrize("detached", [False, True])
 def test_the_complete_pass_is_taught_unless_it_is_detached(detached: bool) -> None:
-    """With everything lost in the incomplete pass but by rows that are spared, the encoders hear of the complete pass alone."""
+    """With the second modality lost in the incomplete pass, its encoder hears of the complete pass alone."""
     torch.manual_seed(0)
     schema = schema_of(TWO, (3,), (3,))
-    model = MITRDNet(schema, dim=8, detach_teacher=detached).eval()
+    model = MITRDNet(schema, dim=16, detach_teacher=detached).eval()
     batch = batch_of(schema, 6, torch.arange(6) % 2)
-    keep = torch.tensor([True, False])
-    model.__dict__["lossy"] = lambda rows, whole: rows.where(keep)
+    model.__dict__["lossy"] = loses_the_second
     loss = model.step(batch).losses["distillation"]
     slopes = torch.autograd.grad(loss, [*model.encoders["m1"].parameters()], allow_unused=True, materialize_grads=True)
     assert any(bool(slope.any()) for slope in slopes) != detached
@@ -448,9 +491,9 @@ def test_the_complete_pass_is_taught_unless_it_is_detached(detached: bool) -> No
 def test_the_target_of_reconstruction_does_not_move() -> None:
     torch.manual_seed(0)
     schema = schema_of(TWO, (3,), (3,))
-    model = MITRDNet(schema, dim=8).eval()
+    model = MITRDNet(schema, dim=16).eval()
     batch = batch_of(schema, 6, torch.arange(6) % 2)
-    model.__dict__["lossy"] = lambda rows, whole: rows.where(torch.tensor([True, False]))
+    model.__dict__["lossy"] = loses_the_second
     loss = model.step(batch).losses["reconstruction"]
     assert loss > 0
     for name in ("m0", "m1"):
@@ -458,8 +501,7 @@ def test_the_target_of_reconstruction_does_not_move() -> None:
             loss, [*model.encoders[name].parameters()], retain_graph=True, allow_unused=True, materialize_grads=True
         )
         assert not any(bool(slope.any()) for slope in slopes)
-    whole = model.__dict__["lossy"] = lambda rows, whole: rows
-    assert callable(whole)
+    model.__dict__["lossy"] = lambda rows, whole: (rows, {name: torch.zeros(6, 1) > 0 for name in rows.names})
     assert model.step(batch).losses["reconstruction"] == 0
 
 
@@ -478,8 +520,8 @@ def test_steps_are_lost_where_a_kind_has_them_and_modalities_whole_where_it_has_
     text = torch.arange(16) < torch.randint(1, 17, (300, 1), generator=draws)
     batch = Batch(schema.names, inputs, torch.ones(300, 3, dtype=torch.bool), torch.arange(300), mask={"t": text})
     torch.manual_seed(0)
-    model = MITRDNet(schema, dim=8, rate=0.5).eval()
-    less = model.lossy(batch, model.encode(batch))
+    model = MITRDNet(schema, dim=16, rate=0.5).eval()
+    less, lost = model.lossy(batch, model.encode(batch))
     assert less.mask["s"].float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert not (less.mask["t"] & ~text).any()
     assert less.mask["t"].sum() / text.sum() == pytest.approx(0.5, abs=0.05)
@@ -488,22 +530,95 @@ def test_steps_are_lost_where_a_kind_has_them_and_modalities_whole_where_it_has_
         assert torch.equal(less.mask[name].any(1), less.present[:, i])
     runs = less.mask["s"][:, :39].view(300, 13, 3)  # three steps make a token
     assert (runs.all(2) | ~runs.any(2)).all(), "what makes one token is lost together"
-    everything = MITRDNet(schema, dim=8, rate=1.0).eval()
-    spared = everything.lossy(batch, everything.encode(batch))
-    assert spared.present.all()
-    assert torch.equal(spared.mask["t"], text)
-    assert spared.mask["s"].all()
-    nothing = MITRDNet(schema, dim=8, rate=0.0).eval()
-    assert torch.equal(nothing.lossy(batch, nothing.encode(batch)).mask["t"], text)
+    tokens = less.mask["s"][:, ::3]
+    assert torch.equal(lost["s"], ~tokens)
+    assert torch.equal(lost["v"][:, 0], ~less.present[:, 2])
+    nothing = MITRDNet(schema, dim=16, rate=0.0).eval()
+    less, lost = nothing.lossy(batch, nothing.encode(batch))
+    assert torch.equal(less.mask["t"], text)
+    assert not any(bool(x.any()) for x in lost.values())
+
+
+@pytest.mark.parametrize("rate", [0.6, 0.9, 1.0])
+def test_a_row_that_would_lose_everything_keeps_one_of_what_it_had(rate: float) -> None:
+    """So that more is lost the higher the rate: of two vectors ``rate - rate**2 / 2``, of a row's 16 steps all but one."""
+    torch.manual_seed(0)
+    schema = schema_of(TWO, (3,), (3,))
+    model = MITRDNet(schema, dim=16, rate=rate).eval()
+    batch = batch_of(schema, 4000)
+    less, _ = model.lossy(batch, model.encode(batch))
+    assert less.present.any(1).all()
+    assert 1 - less.present.float().mean().item() == pytest.approx(rate - rate**2 / 2, abs=0.02)
+    assert less.present.float().mean(0).tolist() == pytest.approx([1 - rate + rate**2 / 2] * 2, abs=0.03)
+    if rate == 1:
+        schema = schema_of(TWO, (16, 2), (3,))
+        model = MITRDNet(schema, dim=16, rate=rate).eval()
+        batch = batch_of(schema, 400, present=torch.tensor([[True, False]]).expand(400, 2))
+        less, lost = model.lossy(batch, model.encode(batch))
+        assert less.mask["m0"].sum(1).eq(1).all()
+        assert less.mask["m0"].any(0).all()
+        assert torch.equal(lost["m0"], ~less.mask["m0"])
+
+
+class Strided(nn.Module):
+    """A user's encoder: four steps a token, and no mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 16, 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return out
+
+
+def test_what_was_to_be_lost_is_rebuilt_whatever_the_encoder_still_shows() -> None:
+    """Cells of a table and strides of a user's encoder, whose tokens always exist; images, all of whose tokens are lost."""
+    kinds = (Modality("c", "tabular", (5,)), Modality("s", "series", (32, 2)), Modality("i", "image", (1, 8, 8)))
+    torch.manual_seed(0)
+    with own_encoders({"s": Strided()}):
+        model = MITRDNet(Schema(kinds, TWO), dim=16).eval()
+    inputs = {"c": torch.randn(400, 5), "s": torch.randn(400, 32, 2), "i": torch.rand(400, 1, 8, 8)}
+    unseen = torch.rand(400, 5) < 0.3
+    unseen[:, 0] = False
+    batch = Batch(
+        tuple(inputs), inputs, torch.ones(400, 3) > 0, torch.arange(400), torch.arange(400) % 2, mask={"c": ~unseen}
+    )
+    whole = model.encode(batch)
+    less, lost = model.lossy(batch, whole)
+    assert torch.equal(lost["c"], ~unseen & ~less.mask["c"])
+    assert torch.equal(lost["s"], ~less.mask["s"].view(400, 8, 4).any(2))
+    assert torch.equal(lost["i"], ~less.present[:, 2:].expand(-1, whole.streams["i"].mask.shape[1]))
+    shares = [(lost["c"].sum() / (~unseen).sum()).item(), *(lost[n].float().mean().item() for n in "si")]
+    assert shares == pytest.approx([0.4] * 3, abs=0.07)
+    loss = model.step(batch).losses["reconstruction"]
+    slopes = torch.autograd.grad(loss, [head.weight for head in list[Any](model.rebuild)[:2]])
+    assert all(bool(slope.any()) for slope in slopes)
+
+
+@pytest.mark.parametrize(("kind", "length"), [("text", 65), ("text", 100), ("series", 33), ("series", 120)])
+def test_tokens_are_lost_at_the_rate_whatever_the_stride_of_the_encoder(kind: str, length: int) -> None:
+    """What stands for one token is lost together, so that none straddles two groups."""
+    text = kind == "text"
+    modality = Modality("x", kind, (length,) if text else (length, 2), vocab=257 if text else None)
+    schema = Schema((modality, Modality("v", "vector", (3,))), TWO)
+    torch.manual_seed(0)
+    model = MITRDNet(schema, dim=16).eval()
+    x = torch.randint(1, 200, (500, length)) if text else torch.randn(500, length, 2)
+    batch = Batch(schema.names, {"x": x, "v": torch.randn(500, 3)}, torch.ones(500, 2) > 0, torch.arange(500))
+    less, lost = model.lossy(batch, model.encode(batch))
+    left = model.encode(less).streams["x"].mask
+    assert torch.equal(lost["x"], ~left)
+    assert left.float().mean().item() == pytest.approx(0.6, abs=0.04)
 
 
 def test_the_text_is_added_and_the_others_attend_to_each_other() -> None:
     kinds = (Modality("v", "vector", (3,)), Modality("t", "text", (16,), vocab=257), Modality("w", "vector", (2,)))
     torch.manual_seed(0)
-    model = MITRDNet(Schema(kinds, TWO), dim=8).eval()
+    model = MITRDNet(Schema(kinds, TWO), dim=16).eval()
     assert model.added == 1
     assert len(model.branches) == 2
-    assert MITRDNet(schema_of(TWO, (2,), (2,)), dim=8).added == 0
+    assert MITRDNet(schema_of(TWO, (2,), (2,)), dim=16).added == 0
     inputs = {"v": torch.randn(4, 3), "t": torch.randint(1, 200, (4, 16)), "w": torch.randn(4, 2)}
     batch = Batch(("v", "t", "w"), inputs, torch.ones(4, 3, dtype=torch.bool), torch.arange(4))
     for adapter in (a for branch in list[Any](model.branches) for a in branch.adapters):
@@ -523,14 +638,14 @@ def test_the_text_is_added_and_the_others_attend_to_each_other() -> None:
 
 def test_with_four_modalities_a_branch_weighs_the_other_two() -> None:
     torch.manual_seed(0)
-    model = MITRDNet(schema_of(TWO, (2,), (2,), (2,), (2,)), dim=8)
+    model = MITRDNet(schema_of(TWO, (2,), (2,), (2,), (2,)), dim=16)
     branch: Any = model.branches[0]
     nn.init.normal_(branch.adapters[1][2].weight)
-    x, others = torch.randn(5, 8, requires_grad=True), torch.randn(5, 2, 8, requires_grad=True)
-    scores = torch.einsum("bd,bnd->bn", branch.query(x), branch.key(others)) / 8**0.5
+    x, others = torch.randn(5, 16, requires_grad=True), torch.randn(5, 2, 16, requires_grad=True)
+    scores = torch.einsum("bd,bnd->bn", branch.query(x), branch.key(others)) / 16**0.5
     heard = torch.einsum("bn,bnd->bd", scores.softmax(1), branch.value(others))
     own, across = branch.adapters
-    expected, weights = branch.perceptron(x) + x + own(x) + across(heard), torch.randn(5, 8)
+    expected, weights = branch.perceptron(x) + x + own(x) + across(heard), torch.randn(5, 16)
     torch.testing.assert_close(branch(x, others), expected)
     slopes = [torch.autograd.grad((out * weights).sum(), (x, others)) for out in (branch(x, others), expected)]
     torch.testing.assert_close(*slopes)
@@ -538,9 +653,9 @@ def test_with_four_modalities_a_branch_weighs_the_other_two() -> None:
 
 def test_what_only_training_needs_is_let_go_and_weightless_losses_move_nothing() -> None:
     schema = schema_of(TWO, (2,), (2,))
-    model = MITRDNet(schema, dim=8)
+    model = MITRDNet(schema, dim=16)
     assert model.not_served() == ["project", "predictor", "rebuild"]
-    plain: Any = build_ablation(MITRDNet, schema, dim=8).model
+    plain: Any = build_ablation(MITRDNet, schema, dim=16).model
     heads = ("project", "predictor", "rebuild")
     assert not any(p.requires_grad for n, p in plain.named_parameters() if n.startswith(heads))
     assert all(p.requires_grad for p in model.parameters())
@@ -553,5 +668,8 @@ def test_mitr_dnet_refuses_what_it_cannot_do() -> None:
     for hyper in refused:
         with pytest.raises(ConfigError, match="rate must be within 0 and 1"):
             MITRDNet(schema_of(TWO, (2,), (2,)), **hyper)
-    with pytest.raises(ConfigError, match="does not share out"):
-        MITRDNet(schema_of(TWO, (2,), (2,)), dim=18)
+    for dim in (18, 8):
+        with pytest.raises(ConfigError, match=f"dim={dim} does not share out"):
+            MITRDNet(schema_of(TWO, (2,), (2,)), dim=dim)
+    with pytest.raises(ConfigError, match="dropout must be at least 0 and below 1, not 2"):
+        MITRDNet(schema_of(TWO, (2,), (2,)), dropout=2.0)

@@ -14,6 +14,7 @@ from kintsugi.core import Batch, Modality, Schema, Splits
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.kind import KINDS
 from kintsugi.encoders.patches import Columns, PatchEncoder, Patches
+from kintsugi.methods.general import flava as module
 from kintsugi.methods.general.flava import FLAVA
 from kintsugi.methods.missing.hybrid.tip import TIP, Strangers
 from kintsugi.tasks import Classification
@@ -221,14 +222,69 @@ def test_the_mask_moves_codes_and_verdict_but_not_the_contrast(monkeypatch: pyte
     assert changed == {"paired_m0", "paired_m1", "matching"}
 
 
-def test_a_lone_mismatch_has_nobody_to_exchange_with_and_of_none_matching_all_are_shown() -> None:
+def test_an_only_pair_always_matches_and_of_none_matching_all_are_shown() -> None:
     model, batch = flava(mismatched=1.0)
     model.clock.stage = "pretrain"
     alone = model.step(batch.rows(torch.tensor([0]))).losses
     assert alone["contrast"].item() == 0
-    many = model.step(batch).losses  # all exchange: no anchor, and the loss of codes is of all
+    many = model.step(batch).losses  # none matches: no anchor, and the loss of codes is of all
     assert many["contrast"].item() == 0
     assert many["paired_m0"].item() > 0
+
+
+@pytest.mark.parametrize(("pairs", "wanted"), [(1, 0.0), (2, 0.4), (8, 0.4)])
+def test_pairs_are_mismatched_at_the_rate_however_few_they_are(
+    monkeypatch: pytest.MonkeyPatch, pairs: int, wanted: float
+) -> None:
+    model, batch = flava(mismatched=0.4, depth=1)
+    model.clock.stage, few, verdicts = "pretrain", batch.rows(torch.arange(pairs)), list[Tensor]()
+
+    def noted(logits: Tensor, matched: Tensor) -> Tensor:
+        verdicts.append(matched)
+        return logits.sum()
+
+    monkeypatch.setattr(module, "matching", noted)
+    torch.manual_seed(0)
+    for _ in range(1200 // pairs if pairs > 1 else 20):
+        model.of_pairs(*prepared(model, few))
+    assert 1 - torch.cat(verdicts).float().mean().item() == pytest.approx(wanted, abs=0.06)
+
+
+def prepared(model: Any, batch: Batch) -> tuple[Any, ...]:
+    """What the losses of pairs are given, where all rows are."""
+    rows = torch.arange(len(batch))
+    cut = {m: model.cut(m, batch) for m in batch.names}
+    hide = {m: torch.arange(8).eq(3).expand(len(batch), 8) for m in batch.names}
+    return rows, dict.fromkeys(batch.names, rows), cut, hide, {m: model.codebooks[m](x.tokens) for m, x in cut.items()}
+
+
+@pytest.mark.parametrize(("part", "names"), [("unpaired rows", ("m0",)), ("masked pairs", ("m0", "m1"))])
+def test_without_the_mechanism_a_row_that_is_alone_of_its_sort_is_asked_for_another_rows_codes(
+    monkeypatch: pytest.MonkeyPatch, part: str, names: tuple[str, ...]
+) -> None:
+    fixture = Fixture(FLAVA, ablated=part)
+    model: Any = fixture.pipeline().model
+    model.prepare(fixture.splits, model.stages()[0])
+    model.clock.stage, asked = "pretrain", list[Tensor]()
+    if part == "unpaired rows":
+        present = torch.tensor([[1, 1], [1, 0], [1, 1]]) > 0
+    else:
+        present = torch.tensor([[1, 0], [1, 1], [0, 1]]) > 0
+    batch = fixture.batch(3).where(present)
+    codes = {m: model.codebooks[m](model.cut(m, batch).tokens) for m in names}
+    others = {"m0": 2 if part == "unpaired rows" else 0, "m1": 2}  # the next row that has it
+
+    def noted(logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+        asked.append(target)
+        return logits.sum()
+
+    monkeypatch.setattr(module, "masked_cross_entropy", noted)
+    model.step(batch)
+    alone = [target for target in asked if len(target) == 1]
+    alone = alone[:1] if part == "unpaired rows" else alone[-2:]
+    for name, target in zip(names, alone, strict=True):
+        assert torch.equal(target[0], codes[name][others[name]])
+        assert not torch.equal(target[0], codes[name][1])
 
 
 def test_shares_of_what_exists_are_masked() -> None:

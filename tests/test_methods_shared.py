@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kintsugi.core import Batch, Modality, Schema, Splits
 from kintsugi.core.errors import ConfigError
 from kintsugi.core.methods import create
+from kintsugi.data.dataset import Dataset, TensorSource
 from kintsugi.layers.disentangle import SharedSpecific
 from kintsugi.losses import mse
 from kintsugi.losses.distance import cmd
@@ -202,11 +203,35 @@ def test_losses_read_no_absent_slot_and_survive_a_row_of_nothing(key: str) -> No
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("third", "similarity", "parts"),
+    [
+        ([True, False, False], 0.1989101982, 3),  # a pair of one row is no pair, and the third modality has a row
+        ([False, False, False], 0.1989101982, 2),
+        ([True, True, True], 2 / 3 * 0.1989101982, 3),  # codes of the third are those of the first
+    ],
+)
+def test_means_of_misa_are_over_what_a_batch_has(third: list[bool], similarity: float, parts: int) -> None:
+    model = MISA(schema(3), dim=2, heads=1).double().eval()
+    codes = torch.stack([X1, X2, X1], 1)
+    with_codes(model, torch.ones_like(codes), codes, codes)
+    for decode in model.decoders:  # an error of 1 for the first, of 4 for all others
+        nn.init.zeros_(decode.weight)  # type: ignore[arg-type]
+        nn.init.constant_(decode.bias, 0.0 if decode is model.decoders[0] else 3.0)  # type: ignore[arg-type]
+    batch = rows([[True, True, here] for here in third]).map(lambda x: x.double() if x.is_floating_point() else x)
+    losses = model.step(batch).losses
+    assert losses["similarity"].item() == pytest.approx(similarity, abs=1e-9)
+    assert losses["reconstruction"].item() == pytest.approx((1 + 4 * (parts - 1)) / parts, abs=1e-12)
+    assert losses["reconstruction"].requires_grad
+
+
 def test_misa_refuses_what_cannot_be() -> None:
     with pytest.raises(ConfigError, match="moments"):
         MISA(schema(), moments=0)
     with pytest.raises(ConfigError, match="diff_weight"):
         MISA(schema(), diff_weight=-1.0)
+    with pytest.raises(ConfigError, match="layers=0"):
+        MISA(schema(), layers=0)
 
 
 # ShaSpec --------------------------------------------------------------------------------------------------------------
@@ -291,6 +316,8 @@ def test_shaspec_refuses_what_cannot_be() -> None:
         ShaSpec(schema(), general="last")
     with pytest.raises(ConfigError, match="alpha"):
         ShaSpec(schema(), alpha=-0.1)
+    with pytest.raises(ConfigError, match="hidden=0"):
+        ShaSpec(schema(), hidden=0)
 
 
 # dMCCA ----------------------------------------------------------------------------------------------------------------
@@ -331,6 +358,35 @@ def test_codes_of_different_rows_are_what_the_ablation_of_dmcca_compares() -> No
     assert all(len(set(row)) == 3 for row in rows_of.tolist())
     assert mixed.sum(0).tolist() == codes.sum(0).tolist()
     assert DMCCA(schema()).compared(codes) is codes
+
+
+def test_the_ablation_of_dmcca_pairs_complete_rows_with_complete_rows() -> None:
+    model = Unpaired(schema())
+    model.clock.stage = "correlate"
+    whole = rows([[True] * 3] * 6)
+    losses = []
+    for at in ([0, 1, 2, 3, 4, 5], [0, 1, 6, 2, 3, 6, 4, 5]):  # row 6: the first once more, without its last modality
+        mixed = torch.tensor(at)
+        batch = whole.rows(mixed % 6)
+        losses.append(model.step(batch.where((mixed < 6)[:, None] | torch.tensor([True, True, False]))).total.item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("case", ["constant", "one row"])
+def test_a_modality_that_does_not_vary_in_training_is_standardised_by_its_mean_alone(case: str) -> None:
+    data = toy("classification", rows=96)
+    batch = data.batch(torch.arange(96))
+    if case == "constant":
+        batch = replace(batch, inputs={**batch.inputs, "m2": torch.full_like(batch.inputs["m2"], 0.7)})
+    else:
+        batch.present[1:, 2] = False
+    train = Dataset(TensorSource(data.schema, batch))
+    model: Any = DMCCA(data.schema)
+    model.clock.stage = "classify"
+    with torch.no_grad():
+        model.prepare(Splits(train, train, train), model.stages()[1])
+    assert (model.spread[2] == 1).all()
+    assert (model.spread[:2] != 1).all()
 
 
 def test_a_modality_that_few_rows_have_is_standardised_by_those() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Lasso
+from sklearn.linear_model import Lasso, Ridge
 from torch import Tensor, nn
 
 import kintsugi as kg
@@ -129,6 +129,51 @@ def test_each_of_several_targets_is_fitted_as_alone_over_the_rows_that_have_it()
         assert torch.equal(both.chosen[k], model.chosen[0])
 
 
+def test_weights_of_which_none_is_allowed_are_refused() -> None:
+    x = torch.tensor([[1, 2, NAN], [0, -1, NAN], [2, NAN, 1], [-1, NAN, -2], [0.5, 1, 0], [1.5, 1.5, 2]])
+    y = torch.tensor([1.0, 0, 2, -2, 1, 3])  # their covariance has the eigenvalue -0.27
+    data = table(torch.cat([x, x[4:]]), torch.cat([y, y[4:]]), (1, 1, 1))
+    with pytest.raises(DataError, match="weights="):
+        fit(data, DISCOM, 6, 2, weights=1)
+    assert fit(data, DISCOM, 6, 2, weights=2).model.chosen[0, 1] < 1
+
+
+def test_one_weight_is_tried_as_often_as_the_pairs_of_either_search() -> None:
+    x, y = additive(60)
+    data = table(x, y, (3, 3, 3))
+    parts = Splits(data.subset(torch.arange(40)), data.subset(torch.arange(40, 60)))
+    for search, tried in (("grid", 16), ("fast", 12)):
+        pipeline = build_ablation(DISCOM, data.schema, "two weights", search=search, weights=4, penalties=3)
+        model: Any = Trainer(progress=False).fit(pipeline, parts).model
+        assert model.grid().shape == (tried, 2)
+        assert torch.equal(model.grid()[:, 0], model.grid()[:, 1])
+
+
+def test_rows_that_are_too_few_are_named() -> None:
+    x, y = additive(60)
+    full = table(x, y, (3, 3, 3))
+    for complete in (0, 1):
+        rows = x.clone()
+        rows[complete:30, :3], rows[30:, 3:] = NAN, NAN
+        pipeline = build_ablation(DISCOM, full.schema, "incomplete rows", weights=2, penalties=3)
+        with pytest.raises(DataError, match=f"60 training rows {complete} hold"):
+            Trainer(progress=False).fit(pipeline, Splits(table(rows, y, (3, 3, 3)), full))
+
+
+def test_columns_that_never_vary_are_answered_by_the_mean() -> None:
+    _, y = additive(60)
+    data = table(torch.ones(60, 9), y, (3, 3, 3))
+    answer = ask(fit(data, DISCOM, 40, 20, weights=2, penalties=3), data.batch(torch.arange(10))).output
+    np.testing.assert_allclose(answer[:, 0], float(y[:40].mean()), atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["discom", "optimus"])
+def test_kinds_that_are_no_columns_are_named(key: str) -> None:
+    video, vector = Modality("clip", "video", (4, 3, 8, 8)), Modality("v", "vector", (2,))
+    with pytest.raises(ConfigError, match="'clip': video cannot be read as columns"):
+        create(key, Schema((video, vector), Regression(["y"], [0.0], [1.0])))
+
+
 def test_complete_rows_alone_are_the_ablation() -> None:
     x, y = additive(200)
     data = table(torch.cat([holed(x[:100], 0.6), x[100:]]), y, (3, 3, 3))
@@ -209,6 +254,74 @@ def test_with_a_score_that_tells_nothing_the_first_candidates_are_taken(monkeypa
     assert prepared(data, candidates=("knn5", "mean", "chained")).choice.sum() == 0
 
 
+def clusters(**also: Any) -> Dataset:
+    """Of 20 clusters, each three rows in a row; two modalities tell which, and the third alone is the outcome."""
+    rng = torch.Generator().manual_seed(0)
+    centre = torch.randn(20, 9, generator=rng).repeat(12, 1) + 0.1 * torch.randn(240, 9, generator=rng)
+    rows = centre.clone()
+    rows[:, 6:][torch.rand(240, generator=rng) < 0.4] = NAN
+    return table(rows, also.pop("y", centre[:, 6:].sum(1)), (3, 3, 3), **also)
+
+
+def test_no_training_row_is_its_own_donor() -> None:
+    data = clusters()
+    pipeline = fit(data, Optimus, 200, 40, candidates=("knn1",))
+    model = pipeline.model
+    rows = data.subset(data.positions("complete")[:50]).identified().batch(torch.arange(50))
+    whole, _ = model.table(model.encode(rows))
+    asked = model.encode(rows.where(torch.tensor([True, True, False])))
+    cells, left = model.table(asked)
+    got = model.filled(cells, left, asked.identity)[:, 6:].numpy()
+    assert np.abs(got - whole[:, 6:].numpy()).min(1).max() > 1e-3
+    donors, has = model.donors.read("x").numpy(), model.donors.read("seen")[:, 6].numpy()
+    for row, value in zip(whole.numpy(), got, strict=True):
+        far = np.linalg.norm(donors[:, :6] - row[:6], axis=1)
+        far[(far == 0) | ~has] = np.inf
+        np.testing.assert_allclose(value, donors[far.argmin(), 6:])
+    answers = ask(pipeline, rows.where(torch.tensor([True, True, False]))).output
+    stranger = ask(pipeline, replace(rows, identity=None).where(torch.tensor([True, True, False]))).output
+    assert float((answers - stranger).abs().min()) > 0
+
+
+@pytest.mark.parametrize("known", [torch.arange(240) % 3 == 0, torch.arange(240) >= 180])
+def test_the_choice_is_made_of_the_rows_that_have_a_label(known: Tensor) -> None:
+    model = prepared(clusters(target_present=known), candidates=("mean", "knn3"))
+    assert model.choice.tolist()[2] == 1
+    assert prepared(clusters(target_present=~known), candidates=("mean", "knn3")).choice.tolist()[2] == 1
+
+
+def test_each_outcome_is_probed_and_adjusted_over_the_rows_that_have_it() -> None:
+    source = clusters()
+    single: Any = everything(source).target
+    y = single.repeat(2, 1).T.clone()
+    y[:, 1] += 3 * everything(source).inputs["m0"][:, 0]
+    y[::2, 0], y[1::2, 1] = NAN, NAN
+    model = prepared(clusters(y=y), candidates=("mean", "knn3"), adjust="m0")
+    assert model.choice.tolist()[2] == 1
+    x, seen = model.table(model.encode(everything(source)))
+    expected, given = 0.0, [model.candidates[i] for i in model.choice]
+    for number, (fitted, learned, held, asked) in enumerate(model.splits(x, seen, y.double())):
+        place = model.choice.repeat_interleave(3)
+        one, two = (part[place, :, torch.arange(9)].T.numpy() for part in (fitted, held))
+        for k in range(2):
+            a, b = ~learned[:, k].isnan().numpy(), ~asked[:, k].isnan().numpy()
+            assert abs(int(a.sum()) - 80) <= 1, (number, given)
+            assert abs(int(b.sum()) - 40) <= 1
+            line = Ridge(0.1 * a.sum()).fit(one[a], learned[a, k].numpy())
+            expected += float(np.square(line.predict(two[b]) - asked[b, k].numpy()).mean()) / 2
+    assert model.score(model.choice, model.splits(x, seen, y.double())) == pytest.approx(expected)
+    filled = model.filled(x, seen)[:, :3].numpy()
+    for k in range(2):
+        rows = ~y[:, k].isnan().numpy()
+        line = np.linalg.lstsq(np.column_stack([np.ones(rows.sum()), filled[rows]]), y[rows, k].numpy(), rcond=None)[0]
+        np.testing.assert_allclose(model.of_outcomes[:, k], line, atol=1e-5)
+
+
+def test_without_two_rows_of_one_outcome_nothing_can_be_chosen() -> None:
+    with pytest.raises(DataError, match=r"of 240 training rows \[1\] have"):
+        prepared(clusters(target_present=torch.arange(240) == 7))
+
+
 def test_linear_columns_are_filled_by_regressions() -> None:
     rng = torch.Generator().manual_seed(0)
     shared = torch.randn(300, 3, generator=rng)
@@ -270,10 +383,10 @@ def test_only_the_predictor_descends_and_all_else_is_in_buffers() -> None:
 def test_classes_are_probed_by_indicators_and_not_adjusted() -> None:
     data = toy("classification", holes=0.3)
     model = prepared(data, adjust="m0")
-    y, known = model.outcomes(everything(data))
-    assert torch.equal(y.argmax(1), everything(data).target)
+    y = model.outcomes(everything(data))
+    target: Any = everything(data).target
+    assert torch.equal(y.argmax(1), target)
     assert y.sum(1).eq(1).all()
-    assert known.all()
     assert float(model.of_outcomes.abs().max()) == 0
     assert float(model.of_columns.abs().max()) > 0
     assert isinstance(data.schema.task, Classification)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kintsugi.core import Batch, Modality, Schema, Stream
-from kintsugi.core.encoder import own_encoders
+from kintsugi.core.data import Data, Splits
+from kintsugi.core.encoder import UserEncoder, own_encoders
 from kintsugi.core.errors import ConfigError, UnknownName
 from kintsugi.core.methods import build_ablation, create
+from kintsugi.io import saved_models
 from kintsugi.methods.corrupted.noise_aware.mctn import MCTN
 from kintsugi.methods.missing.generative.transmodality import TransModality, Written
 from kintsugi.methods.missing.generative.unimf import UniMF, cls_mask, filled
@@ -55,6 +58,47 @@ def rows_of(schema: Schema, present: Any = None, rows: int = 6) -> Batch:
             here = mask[m.name][..., None]
         inputs[m.name] = torch.where(here, x, NAN)
     return Batch(schema.names, inputs, seen, torch.arange(len(seen)), torch.arange(len(seen)) % 3, mask=mask)
+
+
+class Held(Data):
+    """These rows as a table."""
+
+    def __init__(self, schema: Schema, rows: Batch) -> None:
+        self.schema, self.name, self.rows = schema, "held", rows
+        self.index, self.present, self.target = rows.index, rows.present, rows.target
+        self.target_present = torch.ones(len(rows), dtype=torch.bool)
+
+    def batch(self, rows: Tensor) -> Batch:
+        return self.rows.rows(rows)
+
+    def subset(self, rows: Tensor | Sequence[int]) -> Data:
+        return Held(self.schema, self.rows.rows(torch.as_tensor(rows)))
+
+    @property
+    def fingerprint(self) -> str:
+        return "held"
+
+
+def lasting(steps: Sequence[int], declared: int | None = None) -> tuple[Schema, Splits]:
+    """Rows of which each has a vector and so many steps of a series, which none but the last may lack."""
+    schema = schema_of((SERIES[2], Modality("s", "series", (declared, 3))))
+    rows = rows_of(
+        Schema((SERIES[2], Modality("s", "series", (declared or max(steps), 3))), schema.task), rows=len(steps)
+    )
+    mask = torch.arange(rows.inputs["s"].shape[1]) < torch.tensor(steps)[:, None]
+    rows.mask["s"], rows.present[:, 1] = mask, mask.any(1)
+    rows.inputs["s"] = torch.where(mask[..., None], rows.inputs["s"].nan_to_num(0.5), NAN)
+    held = Held(schema, rows)
+    return schema, Splits(held, held)
+
+
+def with_unseen_numbers(batch: Batch, name: str) -> Batch:
+    """Of the vector the first number alone was seen in the first half of the rows."""
+    x = batch.inputs[name].clone()
+    seen = torch.ones(x.shape, dtype=torch.bool)
+    seen[: len(x) // 2, 1:] = False
+    x[~seen] = NAN
+    return Batch(**{**vars(batch), "inputs": {**batch.inputs, name: x}, "mask": {**batch.mask, name: seen}})
 
 
 def poisoned(batch: Batch, *names: str) -> Batch:
@@ -339,7 +383,7 @@ def test_transmodality_has_the_published_total() -> None:
         "u": Written(nobody, nobody, torch.full((1, 3, 2), 0.2), torch.full((1, 3, 2), -0.05)),
     }
     truth = {"t": zero, "v": Stream(x, mask), "u": zero}
-    losses = model.translation(written, truth, torch.ones(1, 3, dtype=torch.bool))
+    losses = model.translation(written, truth, torch.ones(1, 3, dtype=torch.bool), {})
     assert losses["forth/v"].item() == pytest.approx(8.75)
     p = torch.tensor([[0.7, 0.3], [0.2, 0.8]]).log()
     total = torch.stack([*losses.values()]).sum() + F.cross_entropy(p, torch.tensor([0, 1]))
@@ -369,6 +413,10 @@ def test_transmodality_gradients_go_through_both_halves() -> None:
     losses = cut.step(rows_of(model.schema)).losses
     assert not reached(losses["back/b"], cut.cells["b"].encoder)
     assert reached(losses["back/b"], cut.cells["b"].back_encoder)
+    assert reached(losses["task"], cut.cells["b"].decoder), (
+        "the task still goes through the second encoder into the first"
+    )
+    assert reached(losses["task"], cut.cells["b"].back_encoder)
 
 
 def test_transmodality_joins_the_means_of_four_encoders_and_three_features() -> None:
@@ -459,3 +507,109 @@ def test_steps_that_do_not_exist_move_neither_losses_nor_answers(key: str) -> No
     assert {n: x.item() for n, x in one.losses.items()} == {n: x.item() for n, x in two.losses.items()}
     assert torch.equal(model(rows).output, model(other).output)
     assert all(np.isfinite(x.item()) for x in one.losses.values())
+
+
+@pytest.mark.parametrize("key", ["mctn", "unimf", "transmodality"])
+def test_unseen_numbers_of_a_vector_are_no_target(key: str) -> None:
+    """The error of a translation is that of the numbers that were seen, whatever the translator writes in place of others."""
+    with seeded():
+        model: Any = create(key, schema_of(), dim=8).model.eval()
+    batch = with_unseen_numbers(rows_of(schema_of()), "c")
+    step = model.step(batch.view(torch.tensor([True, True, False])))
+    features = model.encode(batch)
+    if key == "mctn":
+        source = features.streams["a"]
+        written = model.deeper_decoders[0](model.states(source)[1], source.mask, 1)
+        given, weight, square = step.losses["translation/c"], 0.1, True
+    elif key == "unimf":
+        sources = [features.streams[n] for n in ("a", "b")]
+        written, given = model.translators["c"].generate(sources, 1), step.losses["translation/c"]
+        weight, square = 1.0, True
+    else:
+        written, given = model.translate(features)[1]["c"].target, step.losses["forth/c"]
+        weight, square = 10.0, False
+    gap = (written[:, 0] - batch.inputs["c"])[batch.mask["c"]].detach().numpy()
+    assert gap.size == 3 * 1 + 3 * 5
+    assert given.item() == pytest.approx(
+        weight * float(np.square(gap).mean() if square else np.abs(gap).mean()), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("key", ["mctn", "transmodality"])
+def test_unseen_numbers_of_a_source_are_not_to_be_recalled(key: str) -> None:
+    name = {"mctn": "cycle", "transmodality": "back/a"}[key]
+    with seeded():
+        model: Any = (MCTN(schema_of(), 8, "c") if key == "mctn" else TransModality(schema_of(), 8, "c")).eval()
+    batch = with_unseen_numbers(rows_of(schema_of()), "c")
+    if key == "mctn":
+        model.decoder = Says(torch.zeros(6, 4, 5), torch.zeros(6, 1, 5))
+        expected = 0.1 * batch.inputs["c"][batch.mask["c"]].square().mean()
+    else:
+        recalled = model.translate(model.encode(batch))[1]["a"].anchor[:, 0]
+        expected = 10 * (recalled - batch.inputs["c"])[batch.mask["c"]].abs().mean()
+    assert model.step(batch).losses[name].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("declared", "steps", "expected"),
+    [(None, (3, 9, 0, 5), 3), (None, (90, 8), 23), (8, (2, 6), 6), (8, (8, 2), 8)],
+)
+@pytest.mark.parametrize("key", ["unimf", "transmodality"])
+def test_as_many_steps_are_written_as_the_longest_row_was_taught(
+    key: str, declared: int | None, steps: tuple[int, ...], expected: int, tmp_path: Path
+) -> None:
+    """Of an open length a token is of 4 steps, of a declared one of up to 16 it is one step."""
+    schema, data = lasting(steps, declared)
+    pipeline = create(key, schema, dim=8).eval()
+    model: Any = pipeline.model
+    model.prepare(data, model.stages()[0])
+    saved_models.save(pipeline, tmp_path / "model")
+    again: Any = saved_models.load(tmp_path / "model")[0].model
+    for each in (model, again):
+        features = each.encode(data.train.batch(torch.arange(2)).only("c"))
+        written = (
+            each.complete(features).streams["s"].mask if key == "unimf" else each.translate(features)[1]["s"].target
+        )
+        assert written.shape[1] == max(expected, features.streams["s"].mask.shape[1] if key == "unimf" else 0)
+        assert key == "transmodality" or written.sum(1).tolist() == [expected] * 2
+
+
+def test_transmodality_is_told_of_steps_behind_the_sixteenth_token() -> None:
+    schema, data = lasting((120, 120))
+    with seeded():
+        model: Any = create("transmodality", schema, dim=8).model.eval()
+    model.prepare(data, model.stages()[0])
+    rows = data.train.batch(torch.arange(2))
+    late = Batch(**{**vars(rows), "inputs": {**rows.inputs, "s": rows.inputs["s"].clone()}})
+    late.inputs["s"][:, 64:] += 100
+    before, after = (model.step(each).losses["forth/s"].item() for each in (rows, late))
+    assert after - before == pytest.approx(10 * 100 * 14 / 30, abs=2)  # 14 of 30 tokens, each of them 100 further away
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_saved_model_asks_for_the_encoders_of_targets_that_it_no_longer_holds(name: str, tmp_path: Path) -> None:
+    schema, width = schema_of(), dict(zip("abc", (3, 2, 5), strict=True))[name]
+    with seeded():
+        own = nn.Linear(width, 6)
+        pipeline = create("mctn", schema, dim=8, encoders={name: own}).eval()
+    pipeline.strip()
+    saved_models.save(pipeline, tmp_path / "model")
+    with pytest.raises(ConfigError, match=f"your own encoder for {name}"):
+        saved_models.load(tmp_path / "model")
+    loaded: Any = saved_models.load(tmp_path / "model", {name: own})[0]
+    assert torch.equal(loaded(rows_of(schema)).output, pipeline(rows_of(schema)).output)
+    with own_encoders(loaded.own_encoders):
+        loaded.begin_training()
+    encoders = {**loaded.model.encoders, **loaded.model.targets}
+    assert [n for n, each in encoders.items() if isinstance(each, UserEncoder)] == [name]
+
+
+def test_a_stage_of_the_host_that_answers_nothing_has_no_distillation() -> None:
+    schema = schema_of()
+    with seeded():
+        pipeline: Any = create("kd_mm", schema, host=create("cra", schema, dim=8).model)
+    for _, stage in pipeline.stages():
+        pipeline.model.clock.stage = stage.name
+        step, own = pipeline.training_step(rows_of(schema)), pipeline.model.step(rows_of(schema))
+        assert ("kd" in step.losses) == (own.prediction is not None) == (step.prediction is not None)
+        assert own.losses.keys() - step.losses.keys() == set()

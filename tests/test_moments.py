@@ -109,6 +109,22 @@ def test_columns_are_standardised_by_what_is_seen() -> None:
     assert bool((own[~seen] == 0).all())
 
 
+@pytest.mark.parametrize(("mean", "spread"), [(1e6, 0.5), (1.7e9, 1000.0), (0.0, 1e-8), (-3e-5, 1e-9)])
+def test_columns_far_from_zero_and_small_ones_are_scaled_too(mean: float, spread: float) -> None:
+    x = mean + spread * torch.randn(200, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    own, _, _ = standardised(x, torch.ones_like(x, dtype=torch.bool))
+    assert float(own.std()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 1e6 / 3])
+def test_columns_that_vary_by_rounding_alone_are_not_scaled(level: float) -> None:
+    x = torch.full((201, 1), level).double()
+    x[::2] *= 1 + 6e-8  # half a step of float32
+    seen = torch.ones_like(x, dtype=torch.bool)
+    assert float(standardised(x, seen)[2]) == 1
+    assert float(standardised(1e-7 * (x - x.mean() + torch.arange(201.0)[:, None] / 201), seen, 1e-6)[2]) == 1
+
+
 def test_the_huber_estimate_solves_its_equation() -> None:
     x, seen = table(80, 3)
     x[5] = 60.0
@@ -226,6 +242,24 @@ def test_problems_are_solved_side_by_side_as_alone() -> None:
             active = beta != 0
             np.testing.assert_allclose(slope[active], penalty * beta[active].sign(), atol=1e-8)
     assert bool((together[:, 0] == 0).all())  # above every |c_j|
+
+
+@pytest.mark.parametrize(("rows", "penalty"), [(120, 0.001), (2000, 0.05)])
+def test_many_correlated_columns_are_solved_as_well(rows: int, penalty: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 256, generator=rng, dtype=torch.float64)
+    for j in range(1, 256):
+        x[:, j] = 0.97 * x[:, j - 1] + 0.24 * x[:, j]
+    y = x[:, ::17].sum(1) + torch.randn(rows, generator=rng, dtype=torch.float64)
+    x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
+    s, c = x.T @ x / rows, x.T @ y / rows
+    own = lasso(s, c, torch.tensor([penalty]))[0]
+    slope = c - s @ own
+    assert float(slope.abs().max()) - penalty < 1e-8
+    np.testing.assert_allclose(slope[own != 0], penalty * own[own != 0].sign(), atol=1e-8)
+    line = Lasso(penalty, tol=1e-9, max_iter=20_000).fit(x.numpy(), y.numpy()).coef_
+    value, other = (float(b @ s @ b / 2 - c @ b + penalty * b.abs().sum()) for b in (own, torch.from_numpy(line)))
+    assert value <= other + 1e-12
 
 
 def test_a_column_that_never_varies_has_no_coefficient() -> None:

@@ -139,8 +139,9 @@ def test_reach_ends_at_the_last_step_seen_and_holds_the_first_at_least() -> None
 
 
 def test_a_width_that_does_not_share_out_is_refused() -> None:
-    with pytest.raises(ConfigError, match="does not share out"):
-        BidirectionalTemporal(18)
+    for dim in (18, 4, 8, 12):
+        with pytest.raises(ConfigError, match=f"dim={dim} does not share out.*at least 16"):
+            BidirectionalTemporal(dim)
 
 
 def test_dropout_is_of_units_in_training_alone() -> None:

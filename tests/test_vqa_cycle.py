@@ -151,7 +151,12 @@ def test_rows_without_question_or_image_have_no_cycle_and_an_answer() -> None:
     model = model_of(data.schema, gate="none")
     for kept in ((0, 1), (2,)):
         part = batch.where(torch.tensor([m in kept for m in range(3)]))
-        assert model.step(part).losses.keys() == {"task"}
+        losses = model.step(part).losses
+        assert losses.keys() == {"task", "question"}
+        assert losses["question"].item() == 0
+        # none of the generator's weights is left out, which processes would wait for each other over
+        slopes = torch.autograd.grad(losses["question"], [*model.make.parameters(), *model.of_answer.parameters()])
+        assert not any(slope.any() for slope in slopes)
         assert model(part).output.isfinite().all()
 
 
@@ -163,6 +168,21 @@ def test_any_modality_may_be_the_question() -> None:
     assert bool((model(batch).output != model(other).output).any(1).all())
     with pytest.raises(UnknownName, match="text"):
         model_of(data.schema, question="text")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "question"),
+    [("text image", "a"), ("image text vector", "b"), ("text text vector", "c"), ("vector image", "b")],
+)
+def test_the_only_text_is_the_question_by_default(kinds: str, question: str) -> None:
+    shapes: dict[str, tuple[int | None, ...]] = {"text": (16,), "image": (1, 8, 8), "vector": (4,)}
+    modalities = [
+        Modality(name, kind, shapes[kind], vocab=257 if kind == "text" else None)
+        for name, kind in zip("abc", kinds.split(), strict=False)
+    ]
+    schema = Schema(tuple(modalities), Classification(["a", "b"]))
+    assert model_of(schema).question == question
+    assert model_of(schema, question="b").question == "b"
 
 
 @pytest.fixture(name="trained")
@@ -187,6 +207,9 @@ def test_what_it_does_not_know_is_refused() -> None:
         (Classification(["a", "b"]), {"gate": "entropy"}),
         (Regression(["y"]), {"gate": "answer"}),
         (Regression(["y"]), {"after": 1.0}),
+        (Regression(["y"]), {"lambda_c": -1.0}),
+        (Regression(["y"]), {"lambda_g": -1.0}),
+        (Regression(["y"]), {"hidden": 0}),
     ):
         with pytest.raises(ConfigError):
             model_of(schema_of(task), **wrong)

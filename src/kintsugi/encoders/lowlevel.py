@@ -101,21 +101,40 @@ class Table(LowLevel):
 
 
 class Steps(LowLevel):
-    """Series averaged over the steps that exist to at most 16; zero where none does."""
+    """Series averaged over the steps that exist to at most 16; zero where none does.
+
+    Of series of any length each is averaged as far as its last step that is seen, since what is behind it may be padding.
+    """
 
     def __init__(self, modality: Modality) -> None:
         super().__init__()
         self.steps = min(modality.shape[0] or STEPS, STEPS)
+        self.padded = modality.shape[0] is None
         self.features = self.steps * self._known(modality, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``[R, features]``; shapes as in :class:`LowLevel`."""
+        return self.pooled(x, mask)[0].flatten(1)
+
+    def pooled(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means ``[R, steps, C]``, and bool ``[R, steps]``: which are of at least one step that exists.
+
+        Part i of n of the length L is that from ``floor(i L / n)`` to ``ceil((i + 1) L / n)``, as in adaptive pooling.
+        """
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        x = torch.where(mask[..., None], x, 0).transpose(1, 2)
-        share = functional.adaptive_avg_pool1d(mask[:, None].to(x.dtype), self.steps)
-        mean = functional.adaptive_avg_pool1d(x, self.steps) / torch.where(share > 0, share, 1)
-        return mean.transpose(1, 2).flatten(1)
+        most, number = x.shape[1], torch.arange(self.steps, device=x.device)
+        place = torch.arange(1, most + 1, device=x.device)
+        length = (mask * place).amax(1, keepdim=True) if self.padded else place[-1:]
+        start, end = number * length // self.steps, -(-(number + 1) * length // self.steps)  # [R or 1, steps]
+        step = start[..., None] + torch.arange(-(-most // self.steps) + 1, device=x.device)  # the widest part
+        step, inside = (part.expand(len(x), -1, -1) for part in (step, step < end[..., None]))
+        at = step.clamp(max=most - 1).flatten(1)
+        inside = inside & mask.gather(1, at).view_as(inside)
+        values = x.gather(1, at[..., None].expand(-1, -1, x.shape[2])).unflatten(1, inside.shape[1:])
+        count = inside.sum(2)
+        mean = torch.where(inside[..., None], values, 0).sum(2) / count.clamp(min=1)[..., None]
+        return mean, count > 0
 
 
 class Plain(LowLevel):

@@ -58,6 +58,7 @@ class TextEncoder(Encoder):
         while (length := ceil_div(length, STRIDE)) > MOST:
             shorten.append(Shorten(dim, STRIDE))
         self.shorten = nn.ModuleList(shorten)
+        self.window = STRIDE ** (len(shorten) - 1)  # ids that make one token
         self.tokens = Tokens(dim, dim)
         self.block = Block(dim)
         self.norm = nn.LayerNorm(dim)

@@ -57,13 +57,16 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], extra: Mapping[str,
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file; a saved model is a folder")
     state = _state(pipeline)
+    parts = {path: describe_component(part) for path, part in pipeline.served().items()}
+    # those of what only training needs are gone by now, but sizes may rest on them, and training again does
+    parts["model"]["own_encoders"] = sorted({*parts["model"]["own_encoders"], *pipeline.own_encoders})
     weights = dump_tensors(state)
     checksum = hashlib.sha256(weights).hexdigest()
     config: dict[str, Any] = {
         "format": FORMAT,
         "kintsugi": __version__,
         "versions": versions_held(pipeline) | ({"reading": READING} if (extra or {}).get("reading") else {}),
-        "parts": {path: describe_component(part) for path, part in pipeline.served().items()},
+        "parts": parts,
         "training": _recipes(pipeline),
         "schema": pipeline.schema.to_json(),
         "tensors": {name: _kind(tensor) for name, tensor in state.items()},

@@ -33,16 +33,17 @@ class Autoencoder(nn.Module):
         down, up: activations between the layers of either half.
         code: is the code activated too? output: is the output?
         bias: of every layer. dropout: of the code, in what is decoded.
+        back: C, hidden layers, W of the way back; default: widths in reverse.
     """
 
     def __init__(
         self, widths: Sequence[int], down: Activation = nn.ReLU, up: Activation = nn.ReLU, code: bool = False,
-        output: bool = False, bias: bool = True, dropout: float = 0.0,
+        output: bool = False, bias: bool = True, dropout: float = 0.0, back: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.down = _dense(widths, down, code, bias)
         self.dropout = nn.Dropout(dropout)
-        self.up = _dense(widths[::-1], up, output, bias)
+        self.up = _dense(back or widths[::-1], up, output, bias)
         self.code_dim = widths[-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

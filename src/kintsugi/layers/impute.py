@@ -31,7 +31,9 @@ def nan_euclidean(x: Tensor, seen: Tensor, others: Tensor, others_seen: Tensor) 
     return torch.where(common > 0.5, scaled.sqrt(), torch.inf).float()
 
 
-def neighbour_fill(x: Tensor, seen: Tensor, donors: Tensor, donors_seen: Tensor, counts: Sequence[int]) -> list[Tensor]:
+def neighbour_fill(
+    x: Tensor, seen: Tensor, donors: Tensor, donors_seen: Tensor, counts: Sequence[int], others: Tensor | None = None
+) -> list[Tensor]:
     """Unseen cells as means over the k nearest donors that have the cell, for several k: a ``[B, P]`` for each.
 
     Of donors at one distance the earlier come first; where fewer than k have the cell, all that do count, and where none has,
@@ -41,6 +43,7 @@ def neighbour_fill(x: Tensor, seen: Tensor, donors: Tensor, donors_seen: Tensor,
         x, seen: rows to fill, ``[B, P]``, bool ``[B, P]``.
         donors, donors_seen: ``[N, P]``, bool ``[N, P]``.
         counts: k of 1 or more.
+        others: bool ``[B, N]``, the donors that a row may take from, such as ``bank.others(identity)``; None: all.
 
     Raises:
         ConfigError: a k below 1.
@@ -53,6 +56,8 @@ def neighbour_fill(x: Tensor, seen: Tensor, donors: Tensor, donors_seen: Tensor,
     if not len(lacking) or not len(donors):
         return filled
     distance = nan_euclidean(x[lacking], seen[lacking], donors, donors_seen)
+    if others is not None:
+        distance = distance.masked_fill(~others[lacking], torch.inf)
     patterns, which = donors_seen.unique(dim=1, return_inverse=True)
     for number, owns in enumerate(patterns.T):
         columns = (which == number).nonzero().flatten()

@@ -10,6 +10,7 @@ from kintsugi.core.errors import ConfigError
 from kintsugi.layers.positions import sinusoid
 
 DILATIONS = (1, 2, 4, 8)  # of MITR-DNet, with a kernel of 2: 16 steps are in reach
+LEAST = 16  # width of all levels together: four channels for each norm
 
 
 def reach(mask: Tensor) -> Tensor:
@@ -122,7 +123,8 @@ class BidirectionalTemporal(nn.Module):
     convolutions have before the start, and are 0.
 
     Args:
-        dim: D, a multiple of 4.
+        dim: D, a multiple of 4; at least 16, since the norm of a single channel is 0 whatever is in it, and that of two
+            a sign.
         dropout: of units.
 
     Raises:
@@ -131,8 +133,11 @@ class BidirectionalTemporal(nn.Module):
 
     def __init__(self, dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        if dim % len(DILATIONS):
-            raise ConfigError(f"a width of {dim} does not share out over {len(DILATIONS)} levels of time")
+        if dim % len(DILATIONS) or dim < LEAST:
+            raise ConfigError(
+                f"dim={dim} does not share out over {len(DILATIONS)} levels of time; it is a multiple of {len(DILATIONS)} and "
+                f"at least {LEAST}"
+            )
         width = dim // len(DILATIONS)
         self.context: nn.Module = CausalAttention(dim)
         self.forwards, self.backwards = (CausalUnit(dim, width, dropout=dropout) for _ in range(2))

@@ -9,7 +9,7 @@ from torch.linalg import vector_norm
 def mse(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
     """Mean squared error over all features of ``rows`` (bool ``[B]`` or ``[B, T]``; default: all); ``0 * a.sum()`` if none.
 
-    a, b: ``[B, ...]`` of one shape. What stands in ``b`` in the other rows is never read.
+    a, b: ``[B, ...]`` of one shape. What stands in ``b`` in the other rows is never read. ``rows`` may be of single numbers too.
     """
     if rows is not None:
         if not bool(rows.any()):
@@ -21,7 +21,7 @@ def mse(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
 
 
 def mae(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Mean absolute error over all features of ``rows``, which may be steps (bool ``[B]`` or ``[B, T]``); else as :func:`mse`.
+    """Mean absolute error over all features of ``rows``, which may be steps or numbers; else as :func:`mse`.
 
     Raises:
         ValueError: tensors of different shapes.

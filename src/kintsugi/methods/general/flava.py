@@ -41,7 +41,8 @@ from kintsugi.losses.masked import masked_cross_entropy
             "columns of vectors and tables have linear maps of their own; positions are fixed sinusoids",
             "masked patches are drawn one by one, not in blocks, and are always the mask token",
             "a batch holds pairs and single rows side by side; the release draws each batch from one data set",
-            "mismatched rows exchange their second modality among each other, so that no anchor meets its own twice",
+            "a mismatched pair takes the second modality of another pair of the batch, where the release looks in the whole data "
+            "set; that pair's own anchor does not see it twice, and the only pair of a batch always matches",
             "patches that do not exist are hidden from the fusion too; the release shows it padding",
             "the three classifiers are tuned together, each on all rows that it can answer; their dropout is 0.1 of 0.5",
         ),
@@ -57,6 +58,7 @@ from kintsugi.losses.masked import masked_cross_entropy
         "depths of 12, 12 and 6 are scaled to 2, 2 and 1, width of 768 to 32, MLP ratio of 4 to 2",
         modalities=(2, 2),
         cost="medium",
+        version=2,
     )
 )
 class FLAVA(Model):
@@ -68,7 +70,7 @@ class FLAVA(Model):
         depth_both: blocks of the fusion.
         codes: of each modality, by k-means.
         masked: share of the patches of a row that are masked; masked_text: the same of texts.
-        mismatched: share of the pairs whose second modality is another row's.
+        mismatched: probability that the second modality of a pair is another pair's.
         dropout: in the classifiers.
     """
 
@@ -160,8 +162,11 @@ class FLAVA(Model):
         drawn = torch.rand(exists.shape, device=exists.device).masked_fill(~exists, 2)
         return (drawn.argsort(1).argsort(1) < count[:, None]) & exists
 
-    def sources(self, rows: Tensor, pair: bool) -> Tensor:
-        """Whose codes the masked patches of these rows (int64 ``[R]``) are to show, and whose verdict: their own."""
+    def sources(self, rows: Tensor, pair: bool, among: Tensor) -> Tensor:
+        """Whose codes the masked patches of these rows (int64 ``[R]``) are to show, and whose verdict: their own.
+
+        among: all that could be asked, in order.
+        """
         return rows
 
     def pretrain(self, batch: Batch) -> Step:
@@ -170,25 +175,28 @@ class FLAVA(Model):
         hide = {m: self.hidden(m, stream.mask) for m, stream in cut.items()}
         codes = {m: self.codebooks[m](stream.tokens) for m, stream in cut.items()}
         pair, losses = batch.present.all(1), dict[str, Tensor]()
+        having = {m: batch.present[:, i].nonzero()[:, 0] for i, m in enumerate(self.schema.names)}
         for i, m in enumerate(self.schema.names):
             rows = (batch.present[:, i] & ~pair).nonzero()[:, 0]
             if len(rows):
                 encoder, hidden = self.encoder(m), hide[m][rows]
                 tokens = encoder.norm(encoder.read(cut[m].rows(rows), hidden).tokens[:, 1:])
-                target = codes[m][self.sources(rows, pair=False)]
+                target = codes[m][self.sources(rows, pair=False, among=having[m])]
                 losses[f"alone_{m}"] = masked_cross_entropy(self.alone[m](tokens), target, hidden)
         rows = pair.nonzero()[:, 0]
         if len(rows):
-            losses |= self.of_pairs(rows, cut, hide, codes)
+            losses |= self.of_pairs(rows, having, cut, hide, codes)
         return Step(losses)
 
     def of_pairs(
-        self, rows: Tensor, cut: dict[str, Stream], hide: dict[str, Tensor], codes: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The losses of pairs, of which some hold another row's second modality."""
-        places = torch.arange(len(rows), device=rows.device)
-        wrong = (torch.rand(len(rows), device=rows.device) < self.mismatched).nonzero()[:, 0]
-        partner = places.index_copy(0, wrong, wrong.roll(1))
+        self, rows: Tensor, having: dict[str, Tensor], cut: dict[str, Stream], hide: dict[str, Tensor],
+        codes: dict[str, Tensor],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """The losses of pairs, of which some hold another pair's second modality."""
+        count, device = len(rows), rows.device
+        places, wrong = torch.arange(count, device=device), torch.rand(count, device=device) < self.mismatched
+        other = (places + 1 + torch.randint(max(1, count - 1), (count,), device=device)) % count
+        partner = torch.where(wrong, other, places)
         matched = partner == places
         shown = matched if bool(matched.any()) else torch.ones_like(matched)
         single, states, losses = [], [], dict[str, Tensor]()
@@ -198,13 +206,17 @@ class FLAVA(Model):
             both = encoder.read(cut[m].rows(own.repeat(2)), torch.cat([torch.zeros_like(hidden), hidden]))
             single.append(self.project[m](encoder.norm(both.tokens[: len(own), 0])))
             states.append(both.rows(slice(len(own), None)))  # type: ignore[arg-type]
-        losses["contrast"] = info_nce(similarities(single[0], single[1], self.scale()), matched)
+        again = (partner == places[:, None]).fill_diagonal_(False) & matched[
+            :, None
+        ]  # an anchor's own, in another's place
+        alike = similarities(single[0], single[1], self.scale()).masked_fill(again, -torch.inf)
+        losses["contrast"] = info_nce(alike, matched)
         looked, parts = self.both(states)
         for m, part in zip(self.schema.names, parts, strict=True):
             own = from_rows[m]
-            target = codes[m][self.sources(own, pair=True)]
+            target = codes[m][self.sources(own, pair=True, among=having[m])]
             losses[f"paired_{m}"] = masked_cross_entropy(self.paired[m](part), target, hide[m][own] & shown[:, None])
-        losses["matching"] = matching(self.match(looked[:, 0]), matched[self.sources(places, pair=True)])
+        losses["matching"] = matching(self.match(looked[:, 0]), matched[self.sources(places, pair=True, among=places)])
         return losses
 
 
@@ -248,28 +260,33 @@ def _predictor(dim: int, codes: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, codes))
 
 
+def _next(rows: Tensor, among: Tensor) -> Tensor:
+    """The one behind each of these among those, which are in order and of which the first is behind the last: int64 ``[R]``."""
+    return among[(torch.searchsorted(among, rows) + 1) % len(among)]
+
+
 @ablation_of(FLAVA, "unpaired rows")
 class PairsAlone(FLAVA):
     """Off: what single rows are to predict are codes of another row, so that they teach nothing of their modality."""
 
-    def sources(self, rows: Tensor, pair: bool) -> Tensor:
-        return rows if pair else rows.roll(1)
+    def sources(self, rows: Tensor, pair: bool, among: Tensor) -> Tensor:
+        return rows if pair else _next(rows, among)
 
 
 @ablation_of(FLAVA, "masked pairs")
 class ContrastOfPairs(FLAVA):
-    """Off: what pairs are to predict, codes and verdict, are those of another pair."""
+    """Off: what pairs are to predict are codes of another row, and the verdict on another pair."""
 
-    def sources(self, rows: Tensor, pair: bool) -> Tensor:
-        return rows.roll(1) if pair else rows
+    def sources(self, rows: Tensor, pair: bool, among: Tensor) -> Tensor:
+        return _next(rows, among) if pair else rows
 
 
 @ablation_of(FLAVA)
 class ContrastAlone(FLAVA):
     """Off: both, which leaves the contrast of two encoders."""
 
-    def sources(self, rows: Tensor, pair: bool) -> Tensor:
-        return rows.roll(1)
+    def sources(self, rows: Tensor, pair: bool, among: Tensor) -> Tensor:
+        return _next(rows, among)
 
 
 @claims_of(FLAVA)
@@ -366,16 +383,18 @@ def _losses(model: Any, batch: Batch) -> dict[str, Tensor]:
         state = model.encoders[m].norm(_states(model.encoders[m], batch.inputs[m][rows], hide[m][rows]))[:, 1:]
         terms[f"alone_{m}"] = F.cross_entropy(model.alone[m](state[hide[m][rows]]), codes[m][rows][hide[m][rows]])
     rows = batch.present.all(1).nonzero()[:, 0]
-    wrong = [i for i, draw in enumerate(torch.rand(len(rows)).tolist()) if draw < model.mismatched]
-    partner = torch.arange(len(rows))
-    for i, before in zip(wrong, [wrong[-1], *wrong[:-1]], strict=True):
-        partner[i] = before
+    count, partner = len(rows), torch.arange(len(rows))
+    draws, ahead = torch.rand(count).tolist(), torch.randint(count - 1, (count,)).tolist()
+    for i in (i for i, draw in enumerate(draws) if draw < model.mismatched):
+        partner[i] = (i + 1 + ahead[i]) % count
     right, own = partner == torch.arange(len(rows)), {a: rows, b: rows[partner]}
     states = [_states(model.encoders[m], batch.inputs[m][own[m]], hide[m][own[m]]) for m in names]
     plain = [_states(model.encoders[m], batch.inputs[m][own[m]], torch.zeros_like(hide[m][rows]))[:, 0] for m in names]
     sides = [F.normalize(model.project[m](model.encoders[m].norm(x)), dim=1) for m, x in zip(names, plain, strict=True)]
     logits, places = sides[0] @ sides[1].T * model.scale.log.exp(), torch.arange(len(rows))[right]
-    terms["contrast"] = (F.cross_entropy(logits[right], places) + F.cross_entropy(logits.T[right], places)) / 2
+    columns = {i: [i, *(j for j, p in enumerate(partner.tolist()) if p != i)] for i in places.tolist()}  # its own once
+    there = torch.stack([-logits[i, seen].log_softmax(0)[0] for i, seen in columns.items()]).mean()
+    terms["contrast"] = (there + F.cross_entropy(logits.T[right], places)) / 2
     looked = _both(model, *states)
     for m, part in ((a, looked[:, 2:10]), (b, looked[:, 11:])):
         hidden = hide[m][own[m]] & right[:, None]

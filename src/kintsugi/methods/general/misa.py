@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -36,7 +37,7 @@ from kintsugi.losses.orthogonality import soft_orthogonality
             "encoders by kind of data stand for the mean of BERT tokens and the states of the LSTMs",
             "a decoder for each modality, as in the authors' code; the paper speaks of a shared one",
             "absent modalities are an addition: their tokens are invisible, their slots zero, and no loss reads them; a pair "
-            "of modalities is compared over rows that have both",
+            "of modalities is compared over rows that have both, and means are over pairs with two such rows or more",
             "attention weights are not dropped out; hidden states and feed-forward are, by 0.1",
             "gradients are clipped by their norm, as everywhere in this library; the authors clip their values at 1",
         ),
@@ -65,7 +66,7 @@ class MISA(Model):
         dropout: before the head.
 
     Raises:
-        ConfigError: fewer than one moment, or a weight below 0.
+        ConfigError: fewer than one moment or layer, or a weight below 0.
     """
 
     def __init__(
@@ -74,8 +75,11 @@ class MISA(Model):
     ) -> None:  # fmt: skip
         count = len(schema)
         super().__init__(schema, dim, fused=count * dim)
-        if moments < 1 or min(sim_weight, diff_weight, recon_weight) < 0:
-            raise ConfigError("misa: moments must be 1 or more, and sim_weight, diff_weight and recon_weight 0 or more")
+        if min(moments, layers) < 1 or min(sim_weight, diff_weight, recon_weight) < 0:
+            raise ConfigError(
+                f"misa: moments={moments} and layers={layers} must be 1 or more, and sim_weight, diff_weight and recon_weight 0 "
+                "or more"
+            )
         self.moments = moments
         self.sim_weight, self.diff_weight, self.recon_weight = sim_weight, diff_weight, recon_weight
         self.projections = nn.ModuleList(
@@ -109,8 +113,10 @@ class MISA(Model):
         both = {(i, j): here[i] & here[j] for i, j in combinations(range(len(here)), 2)}
         losses = {"task": self.task.loss(prediction.output, batch)}
         if self.sim_weight:
-            gaps = [cmd(shared[i], shared[j], self.moments, rows, rows) for (i, j), rows in both.items()]
-            losses["similarity"] = self.sim_weight * torch.stack(gaps).mean()
+            # of one row there is no distribution: moments would compare its two codes
+            several = {pair: rows & (rows.sum() > 1) for pair, rows in both.items()}
+            gaps = [cmd(shared[i], shared[j], self.moments, rows, rows) for (i, j), rows in several.items()]
+            losses["similarity"] = self.sim_weight * mean_of_known(gaps, several.values())
         if self.diff_weight:
             apart = [soft_orthogonality(p, s, rows) for p, s, rows in zip(private, shared, here, strict=True)]
             apart += [soft_orthogonality(private[i], private[j], rows) for (i, j), rows in both.items()]
@@ -119,8 +125,13 @@ class MISA(Model):
             parts = zip(self.decoders, u, private, shared, here, strict=True)
             # the target is not detached, as in the authors' code
             errors = [mse(decode(p + s), x, rows) for decode, x, p, s, rows in parts]
-            losses["reconstruction"] = self.recon_weight * torch.stack(errors).mean()
+            losses["reconstruction"] = self.recon_weight * mean_of_known(errors, here)
         return Step(losses, prediction)
+
+
+def mean_of_known(losses: Iterable[Tensor], rows: Iterable[Tensor]) -> Tensor:
+    """Mean of those losses, each 0 without rows, that have any (bool ``[B]`` each); 0 where none has, with all their graphs."""
+    return torch.stack([*losses]).sum() / torch.stack([r.any() for r in rows]).sum().clamp(min=1)
 
 
 class PostNorm(nn.Module):

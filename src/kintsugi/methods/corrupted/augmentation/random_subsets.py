@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, Fixture, Schema, Splits, Stage, Strategy, ablation_of, claims_of, difference,
-    register,
+    Batch, Card, Claim, Claims, ConfigError, Fixture, Pipeline, Schema, Splits, Stage, Strategy, ablation_of, claims_of,
+    difference, register,
 )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ from kintsugi.core import (
             "every subset that is not empty is equally likely, which is dropping each modality with probability 1/2 and drawing "
             "again where nothing is left; the paper has a probability for each modality",
             "it drops from the first step; the paper drops once the joint model has been trained",
+            "only what a host learns by descent is trained on subsets; a host that is all closed form is refused",
         ),
         claims=(
             "each subset of a row's modalities that is not empty is trained on equally often",
@@ -51,10 +52,22 @@ class RandomSubsets(Strategy):
     """Trains any model on subsets of what each row has. A stage that has a view of its own keeps it.
 
     The whole row stays in ``truth``, for losses that compare.
+
+    Raises:
+        ConfigError: the host is solved in closed form, from all rows as they are.
     """
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
+
+    def attach(self, pipeline: Pipeline) -> None:
+        super().attach(pipeline)
+        stages = self.host.stages()
+        if stages and all(stage.solve for stage in stages):
+            raise ConfigError(
+                f"random_subsets: {type(self.host).__name__} is solved in closed form from whole rows, so subsets of them "
+                "would change nothing; leave random_subsets out, or choose a host that is trained by descent"
+            )
 
     def adjust_stages(self, stages: list[Stage]) -> list[Stage]:
         return [replace(stage, view="subsets") if stage.view == "natural" else stage for stage in stages]

@@ -33,7 +33,8 @@ from kintsugi.losses.distance import mse
         ),
         simplified=(
             "a question is its embedding, not words: the generator is a perceptron that learns by squared error, where the "
-            "paper's is an LSTM that learns by cross-entropy and is decoded greedily; its cosine is that of these embeddings",
+            "paper's is an LSTM that learns by cross-entropy and is decoded greedily; its cosine is that of these embeddings, "
+            "and the cycle never trains the question's encoder, which in the paper it does",
             "any modality may be the question, and all others are the image; encoders by kind of data",
             "the task's own loss is that of answers, which for labels is the paper's but for the factor of their number",
             "the generator reads outputs without a ReLU before its first layer, since those of other tasks are negative too, and "
@@ -49,6 +50,7 @@ from kintsugi.losses.distance import mse
         ),
         premise="the question comes in other words in use, its meaning unchanged, and image and answer tell much of it",
         worlds=("shifted_test",),
+        version=2,
         confidence="high",
         defaults_from="the released configuration (facebookresearch/mmf, project/cycle-consistency) for weights, start and the "
         "gate by answers; the threshold is that of a fork of it",
@@ -60,12 +62,17 @@ class VQACycle(Model):
 
     Args:
         dim: width of embeddings. hidden: of the generator's hidden layers.
-        question: name of the modality that is the question; None: the last one.
+        question: name of the modality that is the question; None: the only text, or the last modality where there is no or more
+            than one text.
         lambda_g, lambda_c: weights of the generator's and of the cycle's loss.
         gate: which made questions count: ``answer``, those whose answer is the true class; ``cosine``, those that are like the
             one asked; ``none``, all. None: by answer where a row has one class, else by cosine.
         threshold: cosine above which a made question counts.
         after: share of training after which the cycle begins.
+
+    Raises:
+        ConfigError: no such gate, or one that the task has no classes for, a weight below 0, no hidden unit, or ``after``
+            outside [0, 1). UnknownName: no such modality.
     """
 
     def __init__(
@@ -86,9 +93,15 @@ class VQACycle(Model):
             raise ConfigError(f"unknown gate {gate!r}; known: cosine, answer, none")
         if gate == "answer" and not self.task.exclusive:
             raise ConfigError(f"gate='answer' compares classes, and {self.task.key} has none; take cosine or none")
+        if min(lambda_g, lambda_c) < 0 or hidden < 1:
+            raise ConfigError(
+                f"vqa_cycle: lambda_g={lambda_g} and lambda_c={lambda_c} must be 0 or more, and hidden={hidden} 1 or more"
+            )
         if not 0 <= after < 1:
             raise ConfigError(f"after is a share of the training, from 0 to below 1, not {after}")
-        self.question = schema.names[-1] if question is None else schema.names[schema.column(question)]
+        texts = [m.name for m in schema.modalities if m.kind == "text"]
+        by_default = texts[0] if len(texts) == 1 else schema.names[-1]
+        self.question = by_default if question is None else schema.names[schema.column(question)]
         self.lambda_g, self.lambda_c, self.threshold = lambda_g, lambda_c, threshold
         self.after, self.gate = after, gate
         self.see, self.read = nn.Linear(dim, dim), nn.Linear(dim, dim)
@@ -157,8 +170,6 @@ class VQACycle(Model):
         prediction = self.predict(features)
         question, rows = self.parts(features)
         losses = {"task": self.task.loss(prediction.output, batch)}
-        if not bool(rows.any()):
-            return Step(losses, prediction)
         written = self.generated(prediction.extras["image"], prediction.output)
         asked = question.detach()
         losses["question"] = self.lambda_g * mse(written, asked, rows)

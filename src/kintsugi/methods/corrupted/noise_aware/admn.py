@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from kintsugi.core import (
     Batch, Card, Claim, Claims, ConfigError, Data, Features, Fixture, Fused, Modality, Model, Prediction, Schema, Splits,
-    Stage, Step, ablation_of, before_each_step, claims_of, every_subset, register,
+    Stage, Step, Stream, ablation_of, before_each_step, claims_of, every_subset, register,
 )  # fmt: skip
-from kintsugi.core.encoder import make_encoder
+from kintsugi.core.encoder import Encoder, make_encoder
 from kintsugi.core.kind import KINDS
 from kintsugi.layers.budget import SkippableBlocks, gumbel, layer_drop, select_blocks
 from kintsugi.layers.neighbours import evenly_spread
@@ -23,6 +23,7 @@ from kintsugi.layers.streams import Block
 from kintsugi.layers.twins import Twins
 
 LEVELS = 5.0  # the largest level that a controller can say: sigmoid times 5, in the authors' code
+EPSILON = 1e-4  # of a power, so that the loudness of silence is finite
 START = 0.005  # the largest start of a weight of the last layer, in the authors' code
 BACKBONE = ("encoders.*.first.*", "backbones.*", "adapters.*", "fusion.*", "task_head.*")
 
@@ -44,7 +45,9 @@ BACKBONE = ("encoders.*.first.*", "backbones.*", "adapters.*", "fusion.*", "task
             "an encoder by kind and 4 residual perceptrons stand for a pre-trained ViT of 12 blocks, a second encoder by kind "
             "for the controller's CNN; one fusion block for 6, one block of the controller for 4, one linear adapter for two",
             "noise of a deviation uniform in 0 to 3 spreads of the training rows on every modality of numbers, in both stages; "
-            "texts and codes of tables get none, at level 0; the release also has clean first epochs and levels in steps",
+            "texts, codes and constants get none, at level 0; the release also has clean first epochs and levels in steps",
+            "a level is of the added noise alone, in spreads of rows that may be noisy already; the release has clean ones",
+            "since encoders end in a LayerNorm, the controller is also told the log of the root mean square of each input",
             "one weight of the level's error for all, since levels are in one unit; the task's own loss",
             "LayerDrop begins at half of its rate, in the release at none; a tenth of the second stage learns the level alone",
             "the start from an autoencoder, blocks of unequal cost and budgets that change in use are left out",
@@ -52,6 +55,7 @@ BACKBONE = ("encoders.*.first.*", "backbones.*", "adapters.*", "fusion.*", "task
         claims=(
             "a row keeps L blocks, of all modalities those that the controller likes best, and the first ones",
             "the first stage drops a fifth of the blocks, and of one modality in ten all but the first",
+            "after training a row's blocks go to the modality that is less noisy",
         ),
         premise="modalities repeat each other, noise of any strength is on them, in training too, and it shows in the inputs",
         worlds=("visible_noise", "redundant"),
@@ -60,6 +64,7 @@ BACKBONE = ("encoders.*.first.*", "backbones.*", "adapters.*", "fusion.*", "task
         defaults_from="the released code: LayerDrop 0.2 and 0.1, Gumbel noise 0.1, temperature 1, noise up to 3; half of all "
         "blocks, as its budget of 12 of 24",
         cost="medium",
+        version=2,
     )
 )
 class ADMN(Model):
@@ -99,10 +104,9 @@ class ADMN(Model):
         self.adapters = nn.ModuleList(nn.Sequential(nn.Linear(dim, dim), nn.LeakyReLU()) for _ in schema.names)
         self.fusion, self.controller = Block(dim), Controller(dim, count, depth)
         for m in schema.modalities:
-            self.encoders[m.name] = Twins(self.encoders[m.name], make_encoder(m, dim))
-        self.register_buffer(
-            "spread", torch.ones(count), persistent=False
-        )  # of the training rows; nothing in use reads it
+            self.encoders[m.name] = Twins(self.encoders[m.name], Loud(make_encoder(m, dim), m, dim))
+        numbers = torch.tensor([float(not KINDS[m.kind].vocabulary) for m in schema.modalities])
+        self.register_buffer("spread", numbers, persistent=False)  # of the training rows; nothing in use reads it
 
     def stages(self) -> list[Stage]:
         own = ("encoders.*.second.*", "controller.*")
@@ -132,9 +136,9 @@ class ADMN(Model):
         return replace(batch, inputs={**batch.inputs, **inputs})
 
     def drawn(self, batch: Batch) -> Tensor:
-        """A level for every slot ``[B, M]``; 0 where nothing is shaken."""
+        """A level for every slot ``[B, M]``; 0 where noise would be none: of texts, codes, and what never changes."""
         level = self.strongest * torch.rand(len(batch), len(self.schema), device=batch.device)
-        return level * torch.tensor([not KINDS[m.kind].vocabulary for m in self.schema.modalities], device=batch.device)
+        return level * (self.spread > 0)
 
     def keep(self, logits: Tensor, present: Tensor) -> Tensor:
         """Which blocks rows keep ``[B, M, n]``: bool in use, in training floats with the gradient of the softmax."""
@@ -188,6 +192,33 @@ class ADMN(Model):
         if stage != "backbone":
             losses["level"] = self.level_weight * level_error(prediction.extras["level"], level, features.present)
         return Step(losses, prediction)
+
+
+class Loud(Encoder):
+    """What an encoder makes of a row, plus a linear map of how loud it is: one token ``[R, 1, dim]``.
+
+    Loudness is the log of the root mean square of the numbers seen. Encoders end in a LayerNorm, which takes out the scale, and
+    noise shows in that first; the convolutions of the authors' controller keep it. Texts and codes have none.
+    """
+
+    def __init__(self, encoder: nn.Module, modality: Modality, dim: int) -> None:
+        super().__init__()
+        self.encoder, self.modality = encoder, modality
+        if not KINDS[modality.kind].vocabulary:
+            self.scale = nn.Linear(1, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Stream:
+        """x ``[R, *shape]``, mask bool ``[R, T]`` or None."""
+        out = self.encoder(x, mask).pooled()
+        if not KINDS[self.modality.kind].vocabulary:
+            seen = torch.ones_like(x, dtype=torch.bool)
+            if mask is not None:
+                seen = seen & mask.view(*mask.shape, *[1] * (x.ndim - mask.ndim))
+            if self.modality.kind == "tabular":
+                seen = seen & _numbers(self.modality).to(x.device)
+            power = torch.where(seen, x, 0).square().flatten(1).sum(1) / seen.flatten(1).sum(1).clamp(min=1)
+            out = out + self.scale((power + EPSILON).log()[:, None] / 2)
+        return Stream.vector(out)
 
 
 class Controller(nn.Module):
@@ -265,7 +296,7 @@ class Fixed(Uniform):
 @claims_of(ADMN)
 def claims(fixture: Fixture) -> Claims:
     """Of an untrained model, on rows with every subset of the modalities; then of one that was trained."""
-    likes, drops = ADMN.card.claims
+    likes, drops, adapts = ADMN.card.claims
     model: Any = fixture.pipeline(budget=5).model.eval()
     batch = every_subset(fixture.batch(28))
     calls = [0]
@@ -286,6 +317,7 @@ def claims(fixture: Fixture) -> Claims:
     whole = fixture.pipeline(budget=5).model
     yield Claim("logits learn by the softmax over all blocks, kept or not", _slope_gap(whole, batch), at_most=1e-6)
     yield from _noise(whole, batch)
+    yield Claim(adapts, _moved_blocks(fixture.world(modalities=2)), at_least=1)
     yield Claim("each stage moves its own parts alone", float(_moved(fixture)), at_most=0)
 
 
@@ -362,6 +394,20 @@ def _moved(fixture: Fixture) -> int:
         wrong += abs(float(model.spread[model.schema.column(name)] / values.std()) - 1) > 0.01
     stages = dict(seen)
     return wrong + sum(torch.equal(stages["levels"][n], p) for n, p in stages["controller"].items() if ".level." in n)
+
+
+def _moved_blocks(fixture: Fixture) -> float:
+    """How many of four blocks a modality loses to the other, from where that has noise of 3 spreads to where it has itself."""
+    fixture.epochs = 80
+    model: Any = fixture.trained().model.eval()
+    batch, draws = fixture.batch(80), torch.Generator().manual_seed(0)
+    kept = []
+    for name, x in batch.inputs.items():
+        noisy = x + 3 * float(x.std()) * torch.randn(x.shape, generator=draws)
+        answer = model(replace(batch, inputs={**batch.inputs, name: noisy}))
+        kept.append(answer.extras["keep"].float().sum(2).mean(0))
+    (first, _), (second, _) = (each.tolist() for each in kept)
+    return float(second - first)
 
 
 def _reaches(loss: Tensor, parameter: Tensor) -> bool:

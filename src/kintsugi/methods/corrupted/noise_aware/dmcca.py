@@ -23,7 +23,7 @@ from kintsugi.losses.correlation import covariances, multiset_correlations
         faithful=(
             "one network for each modality into a common width, trained without labels",
             "the mean generalised eigenvalue of covariance between modalities to that within them, over all components",
-            "the covariance within is shrunk by 0.2, and batches have more rows than there are components",
+            "the covariance within is shrunk by 0.2",
             "afterwards a linear model on the codes of all modalities side by side, whose networks stay as they are",
         ),
         simplified=(
@@ -31,6 +31,9 @@ from kintsugi.losses.correlation import covariances, multiset_correlations
             "eigenvalues of the shrunk problem are raised; the release divides by the covariance that is not shrunk, along the "
             "same directions, which is the same without shrinkage; eigenvectors have no finite gradient where values repeat",
             "a linear head by descent on standardised codes stands for the support vector machine on raw ones",
+            "batches have to have more rows than there are components, and nothing enforces it: give a batch two complete rows "
+            "for each of `width` components or more, since with fewer codes agree by chance",
+            "codes are those of the last epoch of their stage; the release keeps those of the lowest validation loss",
             "labels train the head alone; codes learn from all complete rows, with a label or without",
             "an absent modality, which the paper does not have, gets the mean of the standardised codes of those that are there",
             "decay of weights is the trainer's; the release adds 1e-5 of the squared kernels",
@@ -91,8 +94,10 @@ class DMCCA(Model):
         if stage.name == "classify":  # mean and spread of the codes, over the training rows that have the modality
             features = self.encode_rows(data.train)
             for m, (code, here) in enumerate(zip(self.codes(features).unbind(1), features.present.T, strict=True)):
-                self.centre[m] = code[here].mean(0)
-                self.spread[m] = code[here].std(0, correction=0).clamp(min=1e-6)  # a component that does not vary
+                mean, spread = code[here].mean(0), code[here].std(0, correction=0)
+                self.centre[m] = mean
+                # a component that does not vary here may do so in use, where its deviation would be divided by rounding
+                self.spread[m] = torch.where(spread > 1e-6 * (1 + mean.abs()), spread, 1)
 
     def fuse(self, features: Features) -> Fused:
         here = features.present[..., None]
@@ -104,11 +109,11 @@ class DMCCA(Model):
         if self.clock.stage != "correlate":
             return super().step(batch)
         features = self.encode(batch)
-        codes = self.compared(self.codes(features))
-        return Step({"correlation": -multiset_correlations(codes, self.shrinkage, features.present.all(1)).mean()})
+        codes = self.compared(self.codes(features)[features.present.all(1)])
+        return Step({"correlation": -multiset_correlations(codes, self.shrinkage).mean()})
 
     def compared(self, codes: Tensor) -> Tensor:
-        """The codes ``[B, M, width]`` that are made to correlate: those of one row."""
+        """The codes ``[B, M, width]`` of complete rows -> those that are made to correlate: those of one row."""
         return codes
 
 

@@ -13,7 +13,7 @@ from kintsugi.core import (
     Batch, Card, Claim, Claims, Features, Fixture, Fused, Model, Prediction, Schema, Step, Stream, ablation_of, claims_of,
     difference, register,
 )  # fmt: skip
-from kintsugi.encoders.frames import frame_encoder, frame_spec
+from kintsugi.encoders.frames import frame_encoder, frame_spec, told_numbers
 from kintsugi.layers.translate import FreeDecoder, SummedLSTM, recurrent
 from kintsugi.losses.distance import mse
 
@@ -32,9 +32,11 @@ from kintsugi.losses.distance import mse
             "one joint stage: task, translation, cycle, and an L2 penalty on the last linear map",
         ),
         simplified=(
-            "series are averaged to at most 16 steps, a vector is one step; other kinds: tokens of the encoder of the source, "
-            "which learns, and of untrained ones of the targets, which stay fixed as the paper's features do",
-            "steps that do not exist and columns of padding are hidden and leave the losses; the paper learns their zeros",
+            "series are averaged to at most 16 steps, by 4 where their length is open, a vector is one step; other kinds: tokens "
+            "of the encoder of the source, which learns, and of untrained ones of the targets, which stay fixed as the paper's "
+            "features do",
+            "steps that do not exist, columns of padding and unseen numbers of a vector leave the losses; the paper learns their "
+            "zeros",
             "the decoder writes numbers of any size, where the released one ends in tanh; scores of its attention depend on its "
             "state, which cancels in the released cell; a plain LSTM cell, where the released one shares a gate",
             "rows without a target train the task alone; the paper has complete rows. More than three modalities: more levels",
@@ -146,10 +148,12 @@ class MCTN(Model):
             decoder = self.deeper_decoders[level - 1] if level else self.decoder
             written = decoder(states[level], source.mask, mask.shape[1])[..., : size.width]
             if weights[0]:
-                losses[f"translation/{name}"] = weights[0] * mse(written, target.tokens, mask)
+                counts = told_numbers(mask, self.targets[name], truth.mask.get(name))
+                losses[f"translation/{name}"] = weights[0] * mse(written, target.tokens, counts)
             if not level and self.w_cycle:
                 back = self.decoder(self.encoder(self.widened(written), mask), mask, source.mask.shape[1])
                 both = true.mask & source.mask & mask.any(1)[:, None]
+                both = told_numbers(both, self.encoders[self.source], truth.mask.get(self.source))
                 recalled = back[..., : true.tokens.shape[2]]
                 losses["cycle"] = self.w_cycle * mse(recalled, true.tokens.detach(), both)
         return losses

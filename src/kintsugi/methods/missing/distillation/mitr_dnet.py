@@ -38,11 +38,14 @@ EPSILON = 1e-6  # beside the number of lost values, in the authors' code
         simplified=(
             "encoders by kind stand for BERT and raw frames; a step is one token of theirs, and a vector a sequence of one step",
             "width 32 for 100; LayerNorm for batch norm everywhere; attention of one head, for 10, where there is a single key",
-            "losses are drawn anew in each step, once in the release; the target of reconstruction is the complete pass's token, "
-            "and what is lost behind the last step seen counts as padding, since in use nobody knows the length",
+            "losses are drawn anew in each step, once in the release; the target of reconstruction is the complete pass's token; "
+            "behind the last step seen the network reads nothing, since in use nobody knows the length, and rebuilds a mean",
+            "kinds without steps are lost whole, with all tokens to rebuild; where an encoder does not say how many steps make a "
+            "token, each token stands for an equal share of them, whatever it reads",
             "time is turned back in both places; the release turns channels; means leave padding out",
             "any number of modalities, of which the first is added where none is text; where one is left, it attends to that",
-            "a row is never left with nothing; a modality that a row lacks has no part in the terms of that row",
+            "a row that would lose everything keeps one step, or modality without steps, at random; a modality that a row lacks "
+            "has no part in the terms of that row",
             "the task's loss for the mean absolute error; one learning rate",
         ),
         claims=(
@@ -55,21 +58,21 @@ EPSILON = 1e-6  # beside the number of lost values, in the authors' code
         confidence="high",
         defaults_from="the released code: rate 0.4, weights 1, 1 and 0.3, dropout 0.01 and 0.5",
         cost="medium",
-        version=2,
+        version=3,
     )
 )
 class MITRDNet(Model):
     """Modality-invariant bidirectional temporal representations with distillation between two passes.
 
     Args:
-        dim: width of tokens and representations, a multiple of 4.
+        dim: width of tokens and representations, a multiple of 4 and at least 16.
         rate: of the steps of each modality that the incomplete pass loses.
         attract_weight, rebuild_weight, teach_weight: of the attraction, the reconstruction and the nine terms of distillation.
         detach_teacher: the complete pass teaches and is not taught by the nine terms; False: as in the released code.
         dropout: before the head; that of the convolutions is 0.01.
 
     Raises:
-        ConfigError: a rate outside [0, 1], or a weight below 0.
+        ConfigError: another width, a rate outside [0, 1], a weight below 0, or a dropout outside [0, 1).
     """
 
     training_only = ("project", "predictor", "rebuild")
@@ -80,6 +83,8 @@ class MITRDNet(Model):
     ) -> None:  # fmt: skip
         if not 0 <= rate <= 1 or min(attract_weight, rebuild_weight, teach_weight) < 0:
             raise ConfigError("mitr_dnet: rate must be within 0 and 1, and no weight below 0")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"mitr_dnet: dropout must be at least 0 and below 1, not {dropout}")
         super().__init__(schema, dim)
         self.rate, self.teach_weight, self.detach_teacher = rate, teach_weight, detach_teacher
         self.attract_weight, self.rebuild_weight = attract_weight, rebuild_weight
@@ -115,34 +120,45 @@ class MITRDNet(Model):
     def head(self, fused: Fused, features: Features) -> Prediction:
         return replace(super().head(fused, features), extras=fused.extras)
 
-    def lossy(self, batch: Batch, whole: Features) -> Batch:
-        """The batch with steps lost at the rate, each alone; of modalities without steps all of it. No row loses everything.
+    def lossy(self, batch: Batch, whole: Features) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch with steps lost at the rate, each alone, and which tokens of the complete pass these are: bool ``[B, T]``.
 
-        A step is a token of the complete pass ``whole``, for which several of the input may stand.
+        A step is a token of the complete pass ``whole``, for which several of the input may stand; a modality without steps is
+        lost with all its tokens. A row that would lose everything keeps one step, or such a modality, at random.
         """
-        present, mask = batch.present.clone(), dict(batch.mask)
+        present, mask, drawn = batch.present.clone(), dict(batch.mask), dict[str, Tensor]()
+        seen, places = dict[str, Tensor](), dict[str, Tensor]()
         for m in self.schema.modalities:
-            column, tokens = batch.names.index(m.name), whole.streams[m.name].mask.shape[1]
-            keep = torch.rand(len(batch), tokens, device=batch.device) >= self.rate
+            here, tokens = batch.present[:, batch.names.index(m.name), None], whole.streams[m.name].mask
+            there = here
             if KINDS[m.kind].stepped:
-                steps = batch.inputs[m.name].shape[1]
-                keep = keep.repeat_interleave(-(-steps // tokens), 1)[:, :steps]
-                mask[m.name] = batch.mask.get(m.name, torch.ones_like(keep)) & keep & batch.present[:, column, None]
-                present[:, column] = mask[m.name].any(1)
+                steps = batch.inputs[m.name].shape[:2]
+                seen[m.name] = here & batch.mask.get(m.name, torch.ones(steps, dtype=torch.bool, device=batch.device))
+                places[m.name] = _places(self.encoders[m.name], steps[1], tokens.shape[1]).to(batch.device)
+                held = torch.zeros(tokens.shape, dtype=torch.int64, device=batch.device)
+                there = (held.index_add(1, places[m.name], seen[m.name].long()) > 0) & tokens
+            drawn[m.name] = torch.rand(there.shape, device=batch.device).masked_fill(~there, -1)
+        least = torch.cat(list(drawn.values()), 1).amax(1, keepdim=True).clamp(max=self.rate)
+        lost = {}
+        for name, draw in drawn.items():
+            keep, column = draw >= least, batch.names.index(name)
+            lost[name] = whole.streams[name].mask & (draw >= 0) & ~keep
+            if name in seen:
+                mask[name] = seen[name] & keep[:, places[name]]
+                present[:, column] = mask[name].any(1)
             else:
                 present[:, column] &= keep[:, 0]
-                if m.name in mask:
-                    mask[m.name] = mask[m.name] & present[:, column, None]
-        spared = ~self.columns(replace(batch, present=present)).any(1)
-        present = torch.where(spared[:, None], batch.present, present)
-        full = {name: batch.mask.get(name, torch.ones_like(steps)) for name, steps in mask.items()}
-        mask = {name: torch.where(spared[:, None], full[name], steps) for name, steps in mask.items()}
-        return replace(batch, present=present, mask=mask)
+                if name in mask:
+                    mask[name] = mask[name] & present[:, column, None]
+        return replace(batch, present=present, mask=mask), lost
 
     def step(self, batch: Batch) -> Step:
         whole = self.encode(batch)
-        part = self.encode(self.lossy(batch, whole))
-        both, rows = self.predict(_stacked(part, whole)), len(batch)  # one call for both passes, since rows are apart
+        less, lost = self.lossy(batch, whole)
+        both, rows = (
+            self.predict(_stacked(self.encode(less), whole)),
+            len(batch),
+        )  # one call for both, since rows are apart
         incomplete, here = both.map(lambda x: x[:rows]), whole.present
         (alone, their), (joint, their_joint) = (both.extras[name].split(rows) for name in ("alone", "joint"))
         losses = {
@@ -152,7 +168,7 @@ class MITRDNet(Model):
         if self.attract_weight:
             losses["attraction"] = self.attract_weight * self.attraction(alone, their, here)
         if self.rebuild_weight:
-            losses["reconstruction"] = self.rebuild_weight * self.reconstruction(both.extras["sequences"], part, whole)
+            losses["reconstruction"] = self.rebuild_weight * self.reconstruction(both.extras["sequences"], lost, whole)
         if self.teach_weight:
             if self.detach_teacher:
                 their, their_joint = their.detach(), their_joint.detach()
@@ -167,13 +183,11 @@ class MITRDNet(Model):
             total = total + attraction(predictor(z), taught, predictor(taught), z, here[:, i])
         return total
 
-    def reconstruction(self, sequences: list[Tensor], part: Features, whole: Features) -> Tensor:
-        """Of the tokens of the complete pass at steps that the incomplete one lost, up to the last that it has."""
+    def reconstruction(self, sequences: list[Tensor], lost: dict[str, Tensor], whole: Features) -> Tensor:
+        """Of the tokens of the complete pass that were to be lost (bool ``[B, T]`` each); the encoder may still say something."""
         total = sequences[0].new_zeros(())
-        pairs = zip(part.streams.values(), whole.streams.values(), strict=True)
-        for rebuild, z, (left, all_of_it) in zip(self.rebuild, sequences, pairs, strict=True):
-            lost = all_of_it.mask & ~left.mask & reach(left.mask)
-            total = total + reconstruction(rebuild(z[: len(lost)]), all_of_it.tokens.detach(), lost)
+        for rebuild, z, (name, stream) in zip(self.rebuild, sequences, whole.streams.items(), strict=True):
+            total = total + reconstruction(rebuild(z[: len(whole.present)]), stream.tokens.detach(), lost[name])
         return total
 
 
@@ -210,6 +224,13 @@ class Branch(nn.Module):
         own, across = self.adapters
         out: Tensor = self.perceptron(x) + x + own(x) + across(heard.sum(1))
         return out
+
+
+def _places(encoder: nn.Module, steps: int, tokens: int) -> Tensor:
+    """The token that each of so many steps belongs to: by the window of an encoder that has one, else in equal shares."""
+    window = getattr(encoder, "window", None)
+    step = torch.arange(steps)
+    return (step // window).clamp(max=tokens - 1) if isinstance(window, int) else step * tokens // steps
 
 
 def _stacked(one: Features, other: Features) -> Features:
@@ -279,7 +300,7 @@ def claims(fixture: Fixture) -> Claims:
         for adapter in (adapter for branch in model.branches for adapter in branch.adapters):
             nn.init.uniform_(adapter[2].weight, -0.1, 0.1)  # which would say nothing yet
         torch.random.default_generator.manual_seed(fixture.seed)
-        less = model.lossy(batch, whole)
+        less, lost = model.lossy(batch, whole)
         steps = []
         usual = model.detach_teacher
         for model.detach_teacher in (usual, False):
@@ -293,7 +314,7 @@ def claims(fixture: Fixture) -> Claims:
     yield Claim(taught, difference(losses.get("distillation", none), 0.3 * still, model), at_most=1e-8)
     attached = steps[1].get("distillation", 0.3 * nine)
     yield Claim("a teacher that is not detached is taught", difference(attached, 0.3 * nine, model), at_most=1e-8)
-    expected = _rebuilt(model, ours.extras["sequences"], whole, part)
+    expected = _rebuilt(model, ours.extras["sequences"], whole, lost)
     yield Claim(rebuilt, difference(losses.get("reconstruction", none), expected, model), at_most=1e-8)
     pull = _pull(model, ours.extras["alone"], theirs.extras["alone"], batch.present)
     yield Claim(drawn, difference(losses.get("attraction", none), pull, model), at_most=1e-8)
@@ -327,14 +348,10 @@ def _pull(model: Any, ours: Tensor, theirs: Tensor, present: Tensor) -> Tensor:
     return total
 
 
-def _rebuilt(model: Any, sequences: list[Tensor], whole: Features, part: Features) -> Tensor:
+def _rebuilt(model: Any, sequences: list[Tensor], whole: Features, lost: dict[str, Tensor]) -> Tensor:
     total = torch.zeros(())
-    for i, (had, left) in enumerate(zip(whole.streams.values(), part.streams.values(), strict=True)):
-        gaps = []
-        for row, (a, b) in enumerate(zip(had.mask.tolist(), left.mask.tolist(), strict=True)):
-            end = max((t for t, seen in enumerate(b) if seen), default=0)
-            gaps += [(row, t) for t in range(end + 1) if a[t] and not b[t]]
-        rows, steps = torch.tensor(gaps).T
+    for i, (name, had) in enumerate(whole.streams.items()):
+        rows, steps = lost[name].nonzero(as_tuple=True)
         error = (model.rebuild[i](sequences[i])[rows, steps] - had.tokens[rows, steps].detach()).abs()
         total = total + torch.where(error < 1, error.square() / 2, error - 0.5).sum() / (error.numel() + 1e-6)
     return total
@@ -361,12 +378,18 @@ def _lost(series: Fixture, vectors: Fixture) -> Claims:
         whole = model.encode(batch)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(world.seed)
-            less = model.lossy(batch, whole)
+            less, lost = model.lossy(batch, whole)
         part = model.encode(less)
-        had, left = (torch.cat([s.mask for s in f.streams.values()], 1).sum() for f in (whole, part))
-        share = 1 - float(left / had)
-        expected = 0.4 if name == "steps" else 0.4 - 0.4**3  # a row is not left with nothing
+        had, left, meant = (
+            torch.cat(x, 1)
+            for x in (*([s.mask for s in f.streams.values()] for f in (whole, part)), [lost[n] for n in batch.names])
+        )
+        share = 1 - float(left.sum() / had.sum())
+        expected = 0.4 if name == "steps" else 0.4 - 0.4**3 / 3  # a row that lost all three has one of them back
         yield Claim(f"{name} are lost at the rate", abs(share - expected), at_most=0.06)
+        yield Claim(
+            f"what is to be rebuilt is what was lost, of {name}", float((meant != had & ~left).sum()), at_most=0
+        )
         bare = (~less.present.any(1)).sum() + sum(
             (less.mask[n].any(1) != less.present[:, i]).sum() for i, n in enumerate(less.mask)
         )

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Model, Schema, Step, Stream, ablation_of, claims_of,
-    difference, register,
+    Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Model, Schema, Stage, Step, Stream, ablation_of,
+    claims_of, difference, register,
 )  # fmt: skip
-from kintsugi.encoders.frames import fitted, frame_encoder, frame_spec
+from kintsugi.core.data import Splits
+from kintsugi.encoders.frames import Lengths, fitted, frame_encoder, frame_spec, told_numbers
 from kintsugi.layers.translate import SequenceCoder, recurrent
 from kintsugi.losses.distance import mae
 
@@ -55,9 +56,9 @@ class Cell(nn.Module):
         self.to_target, self.to_anchor = nn.Linear(dim, target), nn.Linear(dim, anchor)
         self.start = nn.Parameter(torch.randn(2, dim) * 0.02) if learned else None
 
-    def handed_on(self, states: Stream) -> Stream:
-        """What the way back reads: the states of the first decoder."""
-        return states
+    def recalls(self, states: Stream, back: Stream) -> Stream:
+        """What the anchor is written again from: ``back``, which the second encoder made of the states of the first decoder."""
+        return back
 
     def forward(self, anchor: Stream, asked: Stream, rows: Tensor) -> Written:
         """anchor, asked: streams of width ``dim``; rows bool ``[B]``: with an anchor, the states of all others are zero."""
@@ -67,8 +68,8 @@ class Cell(nn.Module):
             again = replace(anchor, tokens=torch.zeros_like(anchor.tokens) + self.start[1])
         forth = self.encoder(anchor)
         states = self.decoder(asked, forth)
-        back = self.back_encoder(self.handed_on(states))
-        recalled = self.back_decoder(again, back)
+        back = self.back_encoder(states)
+        recalled = self.back_decoder(again, self.recalls(states, back))
         return Written(
             forth.where(rows), back.where(rows), self.to_target(states.tokens), self.to_anchor(recalled.tokens)
         )
@@ -93,7 +94,9 @@ class Cell(nn.Module):
             "one answer a row, from means over steps, where the paper has one a step of sequences that are aligned",
             "an absent anchor leaves zeros for its cells, an absent target zeros for its feature; the paper has complete rows",
             "what is written is linear, where the release cuts off negative numbers; no ReLU within attention, dropout before it",
-            "series are averaged to at most 16 steps, a vector is one; of other kinds the encoder's tokens are written, detached",
+            "series are averaged to at most 16 steps, by 4 where their length is open, a vector is one; of other kinds the "
+            "encoder's tokens are written, detached",
+            "of every row as many steps are written as the longest in training has; unseen numbers of a vector leave the errors",
         ),
         claims=(
             "what is written follows the row's own anchor",
@@ -137,6 +140,7 @@ class TransModality(Model):
         self.encoders = nn.ModuleDict({m.name: frame_encoder(m, dim) for m in schema.modalities})
         encoders: Any = self.encoders
         self.sizes = {m.name: frame_spec(m, encoders[m.name], dim) for m in schema.modalities}
+        self.lengths = Lengths(self.sizes)
         self.fronts = nn.ModuleDict({name: Front(size.width, dim, dropout) for name, size in self.sizes.items()})
         widths = {name: size.width for name, size in self.sizes.items()}
         self.cells = nn.ModuleDict({
@@ -144,6 +148,9 @@ class TransModality(Model):
             for name in schema.names
             if name != self.anchor
         })  # fmt: skip
+
+    def prepare(self, data: Splits, stage: Stage) -> None:
+        self.lengths.measure(self, data.train, "all")
 
     def translate(self, features: Features) -> tuple[dict[str, Stream], dict[str, Written]]:
         """Of each modality its own feature, and of each target what its cell makes of the anchor."""
@@ -155,7 +162,7 @@ class TransModality(Model):
 
     def asked(self, name: str, own: Stream) -> Stream:
         """Where a cell is to write: the steps of its target, with its feature where decoders are given it."""
-        length = self.sizes[name].length
+        length = self.lengths[name]
         absent = ~own.mask.any(1)
         whole = own.mask.new_ones(len(own.mask), length)
         if not self.by_target:
@@ -184,29 +191,34 @@ class TransModality(Model):
         prediction = self.head(fused, features).fall_back(self.enough(features.present), self.prior)
         losses = {"task": self.task.loss(prediction.output, batch)}
         if self.translation_weight:
-            losses |= self.translation(fused.extras["written"], self.truth(batch), features.present)
+            seen = (batch.truth or batch).mask
+            losses |= self.translation(fused.extras["written"], self.truth(batch), features.present, seen)
         return Step(losses, prediction)
 
     def translation(
-        self, written: Mapping[str, Written], truth: Mapping[str, Stream], present: Tensor
+        self, written: Mapping[str, Written], truth: Mapping[str, Stream], present: Tensor, seen: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The weighted errors, of rows that have the anchor and the target."""
+        """The weighted errors, of rows that have the anchor and the target; ``seen``: the masks of the batch."""
         losses, anchored = {}, present[:, self.schema.column(self.anchor), None]
+        encoders: Any = self.encoders
         for name, each in written.items():
             target = fitted(truth[name], each.target.shape[1])
             there = target.mask & anchored
             anchor = fitted(truth[self.anchor], each.anchor.shape[1])
             back = anchor.mask & anchored & there.any(1)[:, None]
+            there = told_numbers(there, encoders[name], seen.get(name))
+            back = told_numbers(back, encoders[self.anchor], seen.get(self.anchor))
             losses[f"forth/{name}"] = self.translation_weight * mae(each.target, target.tokens, there)
             losses[f"back/{name}"] = self.translation_weight * mae(each.anchor, anchor.tokens, back)
         return losses
 
 
-class OneWay(Cell):
-    """The way back is cut off from the way there."""
+class Unheard(Cell):
+    """What recalls the anchor is cut off from the way there; what the answer reads is not."""
 
-    def handed_on(self, states: Stream) -> Stream:
-        return replace(states, tokens=states.tokens.detach())
+    def recalls(self, states: Stream, back: Stream) -> Stream:
+        again: Stream = self.back_encoder(replace(states, tokens=states.tokens.detach()))
+        return again
 
 
 class OfNobody(TransModality):
@@ -218,14 +230,14 @@ class OfNobody(TransModality):
 
 
 class Cut(TransModality):
-    """Way back off: it is there, and teaches the way there nothing."""
+    """Way back off: it is there, and its error teaches the way there nothing."""
 
-    cell: ClassVar[type[Cell]] = OneWay
+    cell: ClassVar[type[Cell]] = Unheard
 
 
 @ablation_of(TransModality)
-class Neither(Cut, OfNobody):
-    """Off: nothing of the row is written, and the way back teaches the way there nothing."""
+class Neither(OfNobody, Cut):
+    """Off: nothing of the row is written, and the error of the way back teaches the way there nothing."""
 
 
 ablation_of(TransModality, "translation")(OfNobody)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kintsugi.core import (
-    Batch, Card, Claim, Claims, ConfigError, Features, Fixture, Fused, Modality, Model, Prediction, Schema, Splits, Stage,
-    Stream, ablation_of, claims_of, every_subset, register,
+    Batch, Card, Claim, Claims, ConfigError, DataError, Features, Fixture, Fused, Modality, Model, Prediction, Schema, Splits,
+    Stage, Stream, ablation_of, claims_of, every_subset, register,
 )  # fmt: skip
 from kintsugi.encoders.columns import Columns
-from kintsugi.layers.bank import Bank
+from kintsugi.layers.bank import NO_ROW, Bank
 from kintsugi.layers.impute import Chain, chain_fill, fit_chain, neighbour_fill
 from kintsugi.layers.mlp import mlp
 from kintsugi.layers.moments import ridge, standardised
@@ -26,6 +26,9 @@ Split = tuple[Tensor, Tensor, Tensor, Tensor]
 USUAL = ("mean", "knn1", "knn3", "knn5", "chained")
 NEIGHBOURS = {"knn1": 1, "knn2": 2, "knn3": 3, "knn5": 5}
 TINY = 1e-10  # ridge of the adjustment, for covariates of which one follows from others
+SMALLEST = (
+    1e-6  # deviation of a standardised column after the adjustment: what is left of covariates themselves is rounding
+)
 STRENGTH = 0.1  # of the ridges, times the number of rows; proposed here: there may be more columns than rows
 
 
@@ -38,7 +41,8 @@ STRENGTH = 0.1  # of the ridges, times the number of rows; proposed here: there 
         faithful=(
             "for each modality the imputer is chosen by how well a linear probe then predicts all outcomes in held-out rows",
             "means, one to five neighbours, and one round of chained regressions are the candidates",
-            "columns, and outcomes that are numbers, are adjusted for a modality of covariates by least squares, and turned back",
+            "columns are adjusted for a modality of covariates by least squares; so are outcomes that are numbers, to which the "
+            "covariates' part is added back",
             "one predictor maps all columns, standardised after that, to all outcomes; each outcome is explained by taking "
             "columns away, or by sampled Shapley values, with the standardised mean as baseline",
         ),
@@ -49,7 +53,12 @@ STRENGTH = 0.1  # of the ridges, times the number of rows; proposed here: there 
             "chained regressions are ridges with a fixed strength over columns that the same rows have, where scikit-learn's "
             "are Bayesian and one a column; MissForest and GAIN are no candidates",
             "the predictor is a perceptron with two hidden layers; the authors compare linear, tree and attentive ones",
-            "columns are standardised before they are imputed too; modalities of any kind are columns by fixed features",
+            "columns are standardised before they are imputed too; modalities are columns by fixed features, which video, points "
+            "and volumes do not have",
+            "ordinal and one-hot columns are adjusted too, where the authors leave ordinal ones as they are",
+            "of rows with some outcome alone folds are held out, the others teach the imputers; each outcome has a probe of its "
+            "own rows",
+            "distances of all training rows to one another are held at once: memory grows with the square of their number",
         ),
         claims=(
             "a modality that others tell, and that drives the target, is filled nearer to the truth than by means",
@@ -118,23 +127,27 @@ class Optimus(Model):
         batch = data.train.batch(data.train.positions("all")).to(self.prior.device)
         self.get_buffer("mean").zero_()
         self.get_buffer("spread").fill_(1)
-        x, seen = self.table(self.encode_rows(data.train))
+        self.get_buffer("of_outcomes").zero_()
+        features = self.encode_rows(data.train)
+        x, seen = self.table(features)
         x, mean, spread = standardised(x, seen)
-        y, known = self.outcomes(batch)
-        self.choice.copy_(self.chosen(self.splits(x, seen, y, known)))
+        y = self.outcomes(batch)
+        self.choice.copy_(self.chosen(self.splits(x, seen, y)))
         chain = fit_chain(x, seen, self.block, STRENGTH)
         values = {"mean": mean, "spread": spread, "chain_weight": chain.weight, "chain_offset": chain.offset}
         for name, value in {**values, "chain_unit": chain.unit}.items():
             self.get_buffer(name).copy_(value)
-        self.donors.write(torch.full((len(x),), -1, device=x.device), x=x, seen=seen)
-        filled = self.filled(x, seen)
+        nobody = torch.full((len(x),), NO_ROW, device=x.device)
+        self.donors.write(nobody if features.identity is None else features.identity, x=x, seen=seen)
+        filled = self.filled(x, seen, features.identity)
         if self.covariates:
             given = filled[:, self.covariates]
             self.get_buffer("of_columns").copy_(_regression(given, filled))
-            if self.task.link == "identity":
-                self.get_buffer("of_outcomes").copy_(_regression(given[known], y[known]))
+            for k, known in enumerate(~y.T.isnan() if self.task.link == "identity" else ()):
+                if bool(known.any()):
+                    self.get_buffer("of_outcomes")[:, [k]] = _regression(given[known], y[known][:, [k]])
         rest = filled - self.design(filled) @ self.get_buffer("of_columns")
-        _, mean, spread = standardised(rest, torch.ones_like(seen))
+        _, mean, spread = standardised(rest, torch.ones_like(seen), SMALLEST)
         self.get_buffer("left").copy_(torch.stack([mean, spread]))
 
     def table(self, features: Features) -> tuple[Tensor, Tensor]:
@@ -143,24 +156,40 @@ class Optimus(Model):
         x, seen = torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1) > 0
         return torch.where(seen, (x - self.get_buffer("mean")) / self.get_buffer("spread"), 0), seen
 
-    def outcomes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the probe regresses, ``[N, K]``: numbers, or 1 for the class or label, else 0; and the rows that have all."""
+    def outcomes(self, batch: Batch) -> Tensor:
+        """What the probes regress, ``[N, K]``: numbers, or 1 for the class or label, else 0; NaN where it is not known."""
         assert batch.target is not None
-        known = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
-        if batch.target_present is not None:
-            known = batch.target_present
-        target = self.task.target(batch)
+        target, lost = self.task.target(batch), batch.target.double().reshape(len(batch), -1).isnan()
         if self.task.exclusive:
-            return F.one_hot(target, self.task.outputs).double(), known
-        return target.double(), known & ~batch.target.double().reshape(len(batch), -1).isnan().any(1)
+            target = F.one_hot(target, self.task.outputs)
+        if batch.target_present is not None:
+            lost = lost | ~batch.target_present[:, None]
+        return torch.where(lost, torch.nan, target.double())
 
-    def splits(self, x: Tensor, seen: Tensor, y: Tensor, known: Tensor) -> list[Split]:
-        """For each fold the other rows filled in by each candidate ``[C, N, P]`` and their outcomes, then those held out."""
-        fold, splits = torch.arange(len(x), device=x.device) % self.folds, []
+    def splits(self, x: Tensor, seen: Tensor, y: Tensor) -> list[Split]:
+        """For each fold the other rows filled in by each candidate ``[C, N, P]`` and their outcomes, then those held out.
+
+        Rows without any outcome are never held out; rows that have the same outcomes are spread evenly over the folds.
+
+        Raises:
+            DataError: no outcome is known in two folds, so nothing can be held out.
+        """
+        known = ~y.isnan()
+        labelled = known.any(1)
+        order = known.unique(dim=0, return_inverse=True)[1][labelled].argsort(stable=True)
+        fold = torch.full((len(x),), self.folds, device=x.device)
+        fold[labelled.nonzero().flatten()[order]] = torch.arange(len(order), device=x.device) % self.folds
+        splits = []
         for number in range(self.folds):
-            held = fold == number
-            fills = self.fills(x, seen, x[~held], seen[~held])
-            splits.append((fills[:, ~held & known], y[~held & known], fills[:, held & known], y[held & known]))
+            held, rest = fold == number, labelled & (fold != number)
+            if bool((known[held].any(0) & known[rest].any(0)).any()):
+                fills = self.fills(x, seen, x[~held], seen[~held])
+                splits.append((fills[:, rest], y[rest], fills[:, held], y[held]))
+        if not splits:
+            raise DataError(
+                "optimus chooses its imputers by outcomes of training rows that it holds out; an outcome that two rows have is "
+                f"needed, and of {len(x)} training rows {known.sum(0).tolist()} have each: add rows with that label"
+            )
         return splits
 
     def chosen(self, splits: list[Split]) -> Tensor:
@@ -173,13 +202,21 @@ class Optimus(Model):
         return choice
 
     def score(self, choice: Tensor, splits: list[Split]) -> float:
-        """Squared error of a linear probe in held-out rows, on columns that are filled in by these candidates."""
+        """Squared error of linear probes in held-out rows, on columns that are filled in by these candidates.
+
+        The mean over outcomes, each over the rows that have it, summed over the folds in which it can be told.
+        """
         place = choice.to(self.block.device)[self.block]
         column = torch.arange(len(place), device=place.device)
         error = 0.0
         for fitted, y, held, truth in splits:
-            weight, offset = ridge(fitted[place, :, column].T, y, STRENGTH)
-            error += float((held[place, :, column].T @ weight + offset - truth).square().mean())
+            fitted, held = fitted[place, :, column].T, held[place, :, column].T
+            patterns, which = torch.cat([y, truth]).isnan().unique(dim=1, return_inverse=True)
+            for number, lost in enumerate(patterns.T):  # outcomes that the same rows have share a probe
+                own, (learn, ask) = which == number, (~lost).split([len(y), len(truth)])
+                if bool(learn.any()) and bool(ask.any()):
+                    weight, offset = ridge(fitted[learn], y[learn][:, own], STRENGTH)
+                    error += float((held[ask] @ weight + offset - truth[ask][:, own]).square().mean(0).sum()) / len(own)
         return error
 
     # what is done to a row ----------------------------------------------------------------------------------------------
@@ -195,8 +232,8 @@ class Optimus(Model):
                 ways.append(near[NEIGHBOURS[name]] if name in NEIGHBOURS else torch.where(seen, x, 0))
         return torch.stack(ways)
 
-    def filled(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Standardised columns ``[B, P]`` with the chosen candidate's values in unseen cells."""
+    def filled(self, x: Tensor, seen: Tensor, identity: Tensor | None = None) -> Tensor:
+        """Standardised columns ``[B, P]`` with the chosen candidate's values in unseen cells; no row takes from itself."""
         names = [self.candidates[i] for i in self.choice.tolist()]
         filled = torch.where(seen, x, 0)
         for name in set(names) - {"mean"} if len(self.donors) else ():
@@ -205,7 +242,8 @@ class Optimus(Model):
                 values = chain_fill(x, seen, Chain(*parts))
             else:
                 stored = self.donors.read("x"), self.donors.read("seen")
-                values = neighbour_fill(x, seen, *stored, [NEIGHBOURS[name]])[0]
+                others = None if identity is None else self.donors.others(identity)
+                values = neighbour_fill(x, seen, *stored, [NEIGHBOURS[name]], others)[0]
             own = torch.tensor([each == name for each in names], device=x.device)[self.block]
             filled = torch.where(own, values, filled)
         return filled
@@ -216,7 +254,7 @@ class Optimus(Model):
 
     def complete(self, features: Features) -> Features:
         """Columns as the predictor gets them, and what of the outcomes the covariates say."""
-        filled = self.filled(*self.table(features))
+        filled = self.filled(*self.table(features), features.identity)
         design, (mean, spread) = self.design(filled), self.get_buffer("left")
         rest = (filled - design @ self.get_buffer("of_columns") - mean) / spread
         streams = {"columns": rest, "back": design @ self.get_buffer("of_outcomes")}
@@ -306,8 +344,7 @@ def claims(fixture: Fixture) -> Claims:
         names[place] = USUAL[int(np.argmin(errors))]
     own = [model.candidates[i] for i in model.choice]
     yield Claim(Optimus.card.claims[1], sum(a != b for a, b in zip(own, names, strict=True)), at_most=0)
-    known = torch.ones(len(x), dtype=torch.bool)
-    splits = model.splits(*model.table(model.encode(rows)), torch.as_tensor(y), known)
+    splits = model.splits(*model.table(model.encode(rows)), torch.as_tensor(y))
     gap = abs(model.score(model.choice, splits) - _held_out(own, fills, fold, y))
     yield Claim("its score is the squared error of a linear probe in rows that are held out", gap, at_most=1e-6)
     hidden = every_subset(test)

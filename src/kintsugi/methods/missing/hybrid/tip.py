@@ -39,6 +39,8 @@ from kintsugi.losses.masked import masked_cross_entropy, masked_mse
             "without a table a vector of numbers is read as one; an absent table is one of missing cells",
             "a row without the others, which the paper does not have, looks at nothing and is answered by two heads",
             "tables with holes are pretrained on too: only cells that were seen are drawn, masked and rebuilt",
+            "shares of columns are whole numbers of them: at the defaults a table of one cell has none to rebuild, and one of "
+            "up to three is never drawn anew",
             "LayerNorm in the projectors, whose BatchNorm would mix rows; drawn values are those of rows of the batch",
             "queries of the look at the other modality have no bias either",
             "both halves of the training have one learning rate, and the best epoch of the second is kept",

@@ -47,12 +47,14 @@ def some(batch: Batch, generator: Generator) -> Tensor:
             "views are drawn for each row; the authors' code draws for a batch, which has one row",
             "alignment and modality classifier read available modalities alone; the authors' code has them read zeros too",
             "a ring of two modalities has one pair of neighbours",
+            "encoders of a modality's own stand before both branches, so that specific codes tell their modality whether or not "
+            "the classifier is trained",
         ),
         claims=(
             "the shared codes of what is there stand for the feature of an absent modality",
             "shared codes of neighbours are aligned by their absolute difference where a row has both",
             "a linear classifier of specific codes is trained to tell their modality",
-            "after training specific codes tell their modality",
+            "the trained classifier tells the modality of specific codes",
         ),
         premise="modalities share much of what tells of the target, and each has something of its own",
         worlds=("redundant", "complementary"),
@@ -70,12 +72,14 @@ class ShaSpec(Model):
             order of the schema, or ``zero``.
 
     Raises:
-        ConfigError: no such ``general``, or a weight below 0.
+        ConfigError: no such ``general``, a weight below 0, or no hidden unit.
     """
 
     def __init__(
         self, schema: Schema, dim: int = 32, hidden: int = 64, alpha: float = 0.1, beta: float = 0.02, general: str = "mean"
     ) -> None:  # fmt: skip
+        if hidden < 1:
+            raise ConfigError(f"sha_spec: hidden={hidden} must be 1 or more")
         super().__init__(schema, dim, fused=hidden)
         if general not in ("mean", "first", "zero"):
             raise ConfigError(f"unknown general {general!r}; known: mean, first, zero")
