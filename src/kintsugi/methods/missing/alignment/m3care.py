@@ -143,7 +143,9 @@ def claims(fixture: Fixture) -> Claims:
     yield Claim(bank, difference(model.bank.read("latent") if len(model.bank) else 0 * rows, rows), at_most=0)
     largest = model.bank.batch_rows.clone()
     model.prepare(fixture.splits, model.stages()[0])
-    yield Claim("a new training forgets the size of the last one's batches", float(model.bank.batch_rows - 1), at_most=0)
+    yield Claim(
+        "a new training forgets the size of the last one's batches", float(model.bank.batch_rows - 1), at_most=0
+    )
     model.bank.batch_rows.copy_(largest)
     batch = replace(every_subset(fixture.batch(28)), identity=97 * torch.arange(28) - 1000)
     features, graph = model.encode(batch), model.graph
