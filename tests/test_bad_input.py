@@ -419,7 +419,7 @@ def test_every_method_of_the_library_answers_rows_with_unusual_cells() -> None:
         card = METHODS.card(key)
         if "classification" not in card.tasks or (card.modalities[1] or 3) < 3:
             continue
-        small = {"dim": 8} if "dim" in arguments(METHODS[key]) else {}
+        small = {"dim": 16} if "dim" in arguments(METHODS[key]) else {}
         fitted = kg.Classifier(key, params=small, modalities=lean, target="outcome", epochs=1, progress=False)
         answers = fitted.fit(rows(), rows()).predict_proba(frame)
         assert np.isfinite(answers).all(), key
