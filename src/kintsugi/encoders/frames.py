@@ -79,7 +79,7 @@ def frame_spec(modality: Modality, encoder: Encoder, dim: int) -> FrameSpec:
 
 
 class Lengths(nn.Module):
-    """How many steps of each modality are written: ``lengths[name]``; until :meth:`measure`, those of its shape.
+    """How many steps of each modality are written: ``lengths[name]``; until ``measure``, those of its shape.
 
     A row that is asked for has no length of its own, and more steps than were ever taught are noise. What was measured is
     saved with the model.
