@@ -206,9 +206,8 @@ class FLAVA(Model):
             both = encoder.read(cut[m].rows(own.repeat(2)), torch.cat([torch.zeros_like(hidden), hidden]))
             single.append(self.project[m](encoder.norm(both.tokens[: len(own), 0])))
             states.append(both.rows(slice(len(own), None)))  # type: ignore[arg-type]
-        again = (partner == places[:, None]).fill_diagonal_(False) & matched[
-            :, None
-        ]  # an anchor's own, in another's place
+        # an anchor's own, in another's place
+        again = (partner == places[:, None]).fill_diagonal_(False) & matched[:, None]
         alike = similarities(single[0], single[1], self.scale()).masked_fill(again, -torch.inf)
         losses["contrast"] = info_nce(alike, matched)
         looked, parts = self.both(states)

@@ -155,10 +155,8 @@ class MITRDNet(Model):
     def step(self, batch: Batch) -> Step:
         whole = self.encode(batch)
         less, lost = self.lossy(batch, whole)
-        both, rows = (
-            self.predict(_stacked(self.encode(less), whole)),
-            len(batch),
-        )  # one call for both, since rows are apart
+        # one call for both, since rows are apart
+        both, rows = self.predict(_stacked(self.encode(less), whole)), len(batch)
         incomplete, here = both.map(lambda x: x[:rows]), whole.present
         (alone, their), (joint, their_joint) = (both.extras[name].split(rows) for name in ("alone", "joint"))
         losses = {

@@ -26,9 +26,8 @@ Split = tuple[Tensor, Tensor, Tensor, Tensor]
 USUAL = ("mean", "knn1", "knn3", "knn5", "chained")
 NEIGHBOURS = {"knn1": 1, "knn2": 2, "knn3": 3, "knn5": 5}
 TINY = 1e-10  # ridge of the adjustment, for covariates of which one follows from others
-SMALLEST = (
-    1e-6  # deviation of a standardised column after the adjustment: what is left of covariates themselves is rounding
-)
+# deviation of a standardised column after the adjustment: what is left of covariates themselves is rounding
+SMALLEST = 1e-6
 STRENGTH = 0.1  # of the ridges, times the number of rows; proposed here: there may be more columns than rows
 
 
