@@ -21,6 +21,7 @@ from kintsugi.bench.pages.job import Judged
 from kintsugi.bench.pages.plan import HOSTS, budget, places
 from kintsugi.bench.pages.work import perform
 from kintsugi.core.catalogue import METHODS
+from kintsugi.core.errors import UnknownName
 from kintsugi.core.methods import judged_ablations
 
 FIRST = 100  # pages begin at 10 and end below
@@ -62,6 +63,12 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="leave the ablations out")
     parser.add_argument("--world", default=None, help="another premise than the first of the card")
     asked = parser.parse_args()
+    try:
+        METHODS.card(asked.method)
+    except UnknownName as error:
+        parser.error(str(error))
+    if wrong := [pair for variant in asked.variants for pair in variant.split() if "=" not in pair]:
+        parser.error(f"{wrong[0]!r} is no argument; write name=value")
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     size, place = budget(), places(asked.method)[0]
